@@ -1,0 +1,59 @@
+// The named maximum of every queue, table and buffer, and the relations among them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace braid {
+
+// Wire. The layout itself is in fastpath/wire.h.
+inline constexpr size_t kHeaderBytes = 24;
+inline constexpr size_t kTagBytes = 16;
+inline constexpr size_t kSealOverheadBytes = kHeaderBytes + kTagBytes;
+inline constexpr size_t kMaxUdpPayloadBytes = 65507;  // IPv4; what one GSO send may carry in all
+inline constexpr size_t kMaxGsoDatagrams = 128;       // UDP_MAX_SEGMENTS since Linux 6.9, was 64
+
+// Inner packets. The vnet header stands in front of what TUN reads and writes.
+inline constexpr size_t kMaxInnerBytes = 65535;
+inline constexpr size_t kMinMtu = 1280;
+inline constexpr size_t kMaxMtu = 65507 - kSealOverheadBytes;
+inline constexpr size_t kMinInnerBytes = 20;
+
+// A packet buffer holds a whole super-packet from TUN or a whole coalesced read from UDP, the
+// headroom in front of it (vnet header, or what the kernel puts before a datagram: address and
+// control data), and a tail that a vector unit may write past.
+inline constexpr size_t kPacketHeadroomBytes = 256;
+inline constexpr size_t kPacketDataBytes = 65536;
+inline constexpr size_t kPacketTailroomBytes = 64;
+inline constexpr size_t kPacketBufferBytes =
+    kPacketHeadroomBytes + kPacketDataBytes + kPacketTailroomBytes;
+
+// Lanes, paths, workers, peers.
+inline constexpr int kMaxLanes = 128;   // of the packet path: 0 … 127
+inline constexpr int kDefaultLanes = 16;
+inline constexpr uint8_t kSlowLane = 255;  // handshakes and sealed control of the slow path
+inline constexpr int kMaxPaths = 8;        // of the 64 that the header could name
+inline constexpr int kMaxWorkers = 64;
+inline constexpr int kMaxPeers = 65536;
+inline constexpr int kMaxListenAddresses = 16;
+inline constexpr int kMaxEndpointsPerPeer = 16;
+inline constexpr int kMaxPrefixesPerPeer = 1024;
+
+// Per worker.
+inline constexpr int kReceiveBuffers = 64;    // provided to the kernel for UDP reads; power of two
+inline constexpr int kTunReadBatch = 64;      // packets taken from TUN between two flushes
+inline constexpr int kTrainBuffers = 64;      // sends being filled between two flushes
+inline constexpr int kSpareBuffers = 64;      // held by another worker, or by a queue
+inline constexpr int kWorkerBuffers =
+    kReceiveBuffers + kTunReadBatch + kTrainBuffers + kSpareBuffers;
+inline constexpr int kInboxSlots = 1024;      // packets and commands handed to a worker
+inline constexpr int kEventSlots = 1024;      // what workers tell the slow path
+
+static_assert((kReceiveBuffers & (kReceiveBuffers - 1)) == 0);
+static_assert((kInboxSlots & (kInboxSlots - 1)) == 0);
+static_assert((kEventSlots & (kEventSlots - 1)) == 0);
+static_assert(kPacketDataBytes > kMaxInnerBytes);
+static_assert(kMaxLanes <= kSlowLane);
+static_assert(kPacketHeadroomBytes % 64 == 0 && kPacketBufferBytes % 64 == 0);
+
+}  // namespace braid

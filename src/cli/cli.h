@@ -1,0 +1,18 @@
+// The subcommands. Each registers itself with the command line, does its work when it was chosen,
+// and then stores the program's exit code: 0, or 1 after it has said on standard error what failed.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace braid {
+
+void AddRunCommand(CLI::App& app, int& exit_code);
+void AddCheckCommand(CLI::App& app, int& exit_code);
+void AddKeygenCommand(CLI::App& app, int& exit_code);
+void AddPubkeyCommand(CLI::App& app, int& exit_code);
+void AddStatusCommand(CLI::App& app, int& exit_code);
+void AddStopCommand(CLI::App& app, int& exit_code);
+
+}  // namespace braid

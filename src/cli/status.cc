@@ -1,0 +1,52 @@
+// `braid status`: what the running daemon says of itself, for people or, with --json, for programs.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "cli/cli.h"
+#include "cli/status_view.h"
+#include "slowpath/control_client.h"
+
+namespace braid {
+namespace {
+
+struct StatusArguments {
+  std::string socket{kDefaultControlSocket};
+  bool json = false;
+};
+
+int Fail(std::string_view why) {
+  std::cerr << "braid status: " << why << '\n';
+  return 1;
+}
+
+int Status(const StatusArguments& arguments) {
+  const auto reply = CallControl(arguments.socket, "status");
+  if (!reply.ok()) return Fail(std::string(reply.status().message()));
+  const auto status = nlohmann::ordered_json::parse(*reply);
+  if (arguments.json) {
+    std::cout << status.dump(2) << std::endl;
+  } else {
+    std::cout << RenderStatus(status, {.colour = WantsColour(STDOUT_FILENO)}) << std::flush;
+  }
+  return std::cout ? 0 : Fail("standard output cannot be written");
+}
+
+}  // namespace
+
+void AddStatusCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("status", "Show the state of the running daemon");
+  const auto arguments = std::make_shared<StatusArguments>();
+  command->add_option("--socket", arguments->socket, "The daemon's control socket")
+      ->type_name("PATH")
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print JSON");
+  command->callback([arguments, &exit_code] { exit_code = Status(*arguments); });
+}
+
+}  // namespace braid

@@ -1,0 +1,115 @@
+// How threads speak to each other: bounded rings and an eventfd. A worker has one mailbox; other
+// workers put packets into it, the slow path puts commands. The slow path has one; workers put
+// events into it.
+//
+// Sleeping: the owner announces it, looks once more, then waits on the eventfd. Whoever puts
+// something in writes the eventfd only if the owner had announced it.
+#pragma once
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+
+#include "base/packet.h"
+#include "base/ring.h"
+#include "fastpath/keypair.h"
+#include "fastpath/path_set.h"
+#include "fastpath/route_table.h"
+#include "io/backend.h"
+#include "io/unique_fd.h"
+
+namespace braid {
+
+class Doorbell {
+ public:
+  Doorbell() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+
+  int fd() const { return fd_.get(); }
+
+  // The owner, before it looks at its rings for the last time; and after it woke.
+  void AnnounceSleep() { sleeping_.store(true, std::memory_order_seq_cst); }
+  void AnnounceAwake() { sleeping_.store(false, std::memory_order_relaxed); }
+
+  // Anyone, after having put something in.
+  void Ring() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (!sleeping_.load(std::memory_order_relaxed)) return;
+    if (!sleeping_.exchange(false, std::memory_order_acq_rel)) return;
+    const uint64_t one = 1;
+    (void)!write(fd_.get(), &one, sizeof(one));
+  }
+
+ private:
+  UniqueFd fd_;
+  std::atomic<bool> sleeping_{false};
+};
+
+// A packet on its way to the worker that owns its lane.
+struct HandedPacket {
+  enum class From : uint8_t { kTun, kNetwork };
+  From from = From::kTun;
+  PacketPtr packet;
+  Incoming incoming{};  // from the network only
+};
+
+// What the slow path tells a worker.
+struct Command {
+  enum class Type : uint8_t {
+    kNone,
+    kSetRoutes,      // routes
+    kAddKeypair,     // peer, keypair: open what arrives under it
+    kSendUnder,      // peer, keypair (nullptr: stop sending), mtu
+    kRemoveKeypair,  // peer, keypair: forget it; it is freed once this command has been passed
+    kSetPath,        // peer, path, route
+    kUsePath,        // peer, path: send over it
+    kStop,
+  };
+  Type type = Type::kNone;
+  PeerSlot peer = kNoPeer;
+  const RouteTable* routes = nullptr;
+  const Keypair* keypair = nullptr;
+  uint16_t mtu = 0;
+  uint8_t path = 0;
+  Route route{};
+};
+
+// What a worker tells the slow path.
+struct Event {
+  // A handshake, or a packet of the slow lane, that came to a worker's socket. Longer ones are none.
+  static constexpr size_t kMaxDatagramBytes = 512;
+
+  enum class Type : uint8_t {
+    kNone,
+    kDatagram,       // bytes, length, back
+    kNeedHandshake,  // peer
+    kOpened,         // peer, keypair_id: the first packet of some lane opened under this keypair
+    kPeerClosed,     // peer, keypair_id
+  };
+  Type type = Type::kNone;
+  PeerSlot peer = kNoPeer;
+  uint64_t keypair_id = 0;
+  Route back{};
+  uint16_t length = 0;
+  std::array<uint8_t, kMaxDatagramBytes> bytes;
+};
+
+struct WorkerMailbox {
+  WorkerMailbox() : packets(kInboxSlots), commands(kInboxSlots) {}
+
+  Ring<HandedPacket> packets;
+  Ring<Command> commands;
+  Doorbell doorbell;
+  // Commands carried out so far: what the slow path waits for before it frees anything.
+  std::atomic<uint64_t> commands_done{0};
+};
+
+struct SlowPathMailbox {
+  SlowPathMailbox() : events(kEventSlots) {}
+
+  Ring<Event> events;
+  Doorbell doorbell;
+};
+
+}  // namespace braid

@@ -1,0 +1,65 @@
+// From the network to TUN: opens, checks, joins and writes. See rx.cc for the stages.
+#pragma once
+
+#include <array>
+
+#include "fastpath/coalescer.h"
+#include "fastpath/tx.h"
+#include "fastpath/worker_state.h"
+
+namespace braid {
+
+class Receiver {
+ public:
+  Receiver(WorkerState& state, Transmitter& transmitter);
+
+  // What one read brought; `handed` when another thread read it.
+  void OnDatagrams(PacketPtr packet, const Incoming& incoming, bool handed);
+
+  // Queues the packets for TUN with the backend.
+  void FinishWrites();
+  // Settles them once the backend has flushed, and lets go of the buffers.
+  void AfterFlush();
+
+  // A session that was not found may have just been announced: the worker carries out its commands
+  // when this is set, and the datagram is looked up again.
+  using CarryOutCommands = void (*)(void* worker);
+  void SetCarryOutCommands(CarryOutCommands carry_out, void* worker) {
+    carry_out_commands_ = carry_out;
+    worker_ = worker;
+  }
+
+ private:
+  void OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed);
+  const SessionTable::Entry* FindEntry(uint32_t session);
+  void HandToOwner(uint8_t lane, Bytes datagram, const Incoming& incoming);
+  void TellSlowPath(Bytes datagram, const Incoming& incoming);
+  std::optional<Drop> Open(const SessionTable::Entry& entry, Session& session, const Header& header,
+                           MutableBytes datagram, LaneReceiver::Opened& opened, LaneState*& lane);
+  void FollowSource(Session& session, LaneState& lane, const Header& header,
+                    const Incoming& incoming, bool newest);
+  void OnControl(const SessionTable::Entry& entry, Session& session, LaneState& lane,
+                 const Header& header, const Incoming& incoming, Bytes plain);
+  void OnData(PeerSlot peer, Session& session, const Header& header, MutableBytes plain);
+  bool OwnsSource(PeerSlot peer, Bytes packet);
+  void FlushAll();
+
+  WorkerState& state_;
+  Transmitter& transmitter_;
+  Coalescer coalescer_;
+  CarryOutCommands carry_out_commands_ = nullptr;
+  void* worker_ = nullptr;
+
+  // Buffers whose payload the coalescer borrows.
+  static constexpr size_t kMaxHeld = kReceiveBuffers * 2;
+  std::array<PacketPtr, kMaxHeld> held_;
+  size_t held_used_ = 0;
+  std::span<WriteRequest> writes_;
+
+  // The last inner source that was looked up: packets come in runs.
+  IpAddress last_source_;
+  PeerSlot last_source_owner_ = kNoPeer;
+  const RouteTable* last_source_routes_ = nullptr;
+};
+
+}  // namespace braid

@@ -1,0 +1,51 @@
+// A worker: one pinned thread that moves packets between its TUN queue and its sockets. It sleeps in
+// its backend only; everything that others want of it comes through its mailbox.
+#pragma once
+
+#include <memory>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "fastpath/rx.h"
+#include "fastpath/tx.h"
+#include "fastpath/worker_state.h"
+
+namespace braid {
+
+class Worker final : private Backend::Sink {
+ public:
+  // `mailbox` is the one that others know this worker by; it and all descriptors in the options
+  // outlive the worker.
+  Worker(const WorkerOptions& options, WorkerMailbox& mailbox);
+  ~Worker();
+
+  // Starts the thread and returns once it is ready, or with why it can't be.
+  absl::Status Start();
+  // Ends it: a stop command, then join. Safe when not started.
+  void Stop();
+
+  // What the slow path may read while the worker runs: counters, and what Start() has fixed.
+  const WorkerState& state() const { return state_; }
+  std::string_view backend_name() const { return state_.backend->name(); }
+
+ private:
+  absl::Status Prepare();
+  void Run();
+  void OnTunPacket(PacketPtr packet) override;
+  void OnDatagrams(PacketPtr packet, const Arrival& arrival) override;
+  void BeginBatch();
+  void TakeHandedPackets();
+  void CarryOutCommands();
+  void CarryOut(const Command& command);
+  void FinishBatch();
+
+  WorkerState state_;
+  WorkerMailbox& mailbox_;
+  Transmitter transmitter_;
+  Receiver receiver_;
+  bool stopping_ = false;
+  bool batch_has_time_ = false;
+  std::thread thread_;
+};
+
+}  // namespace braid

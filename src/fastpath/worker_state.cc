@@ -1,0 +1,91 @@
+#include "fastpath/worker_state.h"
+
+#include <sodium.h>
+
+#include <algorithm>
+
+namespace braid {
+namespace {
+
+constexpr DurationNs kAskForHandshakeEveryNs = kSecondNs;
+constexpr size_t kKeypairsPerPeer = 3;  // previous, current, next
+
+size_t LanesPerWorker(const WorkerOptions& options) {
+  return static_cast<size_t>((options.lanes + options.workers - 1) / options.workers);
+}
+
+}  // namespace
+
+WorkerState::WorkerState(const WorkerOptions& worker_options)
+    : options(worker_options),
+      sessions_by_index(options.max_peers * kKeypairsPerPeer),
+      sessions(options.max_peers),
+      lane_pool(options.max_peers * LanesPerWorker(options)) {
+  for (auto& session : sessions) {
+    session = std::make_unique<Session>();
+    session->lanes.resize(LanesPerWorker(options));
+  }
+  for (const WorkerSocket& socket : options.sockets) {
+    if (socket.group >= group_fds.size()) group_fds.resize(socket.group + 1u);
+    auto& fds = group_fds[socket.group];
+    const size_t at = socket.lane == Incoming::kAnyLane
+                          ? 0
+                          : static_cast<size_t>(socket.lane / options.workers);
+    if (at >= fds.size()) fds.resize(at + 1, -1);
+    fds[at] = socket.fd;
+  }
+}
+
+LaneState* WorkerState::TakeLane(Session& session, uint8_t lane) {
+  LaneState*& state = session.lanes[static_cast<size_t>(lane) / static_cast<size_t>(options.workers)];
+  if (state == nullptr) {
+    state = lane_pool.Take(lane);
+    if (state == nullptr) drops.Count(Drop::no_lane_state);
+  }
+  return state;
+}
+
+int WorkerState::SocketOf(uint16_t group, uint8_t lane) const {
+  if (group >= group_fds.size() || group_fds[group].empty()) return -1;
+  const auto& fds = group_fds[group];
+  const size_t at = static_cast<size_t>(lane / options.workers);
+  return fds.size() == 1 ? fds[0] : at < fds.size() ? fds[at] : -1;
+}
+
+void WorkerState::HandTo(int worker, HandedPacket&& handed) {
+  WorkerMailbox& mailbox = *options.mailboxes[static_cast<size_t>(worker)];
+  if (!mailbox.packets.TryPush(std::move(handed))) {
+    drops.Count(Drop::inbox_full);
+    return;
+  }
+  handed_over.Add(1);
+  mailbox.doorbell.Ring();
+}
+
+void WorkerState::Tell(Event&& event) {
+  if (!options.slow_path->events.TryPush(std::move(event))) {
+    drops.Count(Drop::inbox_full);
+    return;
+  }
+  options.slow_path->doorbell.Ring();
+}
+
+void WorkerState::AskForHandshake(PeerSlot peer, Session& session) {
+  if (session.handshake_asked_ns != 0 &&
+      now_ns < session.handshake_asked_ns + kAskForHandshakeEveryNs) {
+    return;
+  }
+  session.handshake_asked_ns = now_ns;
+  Event event;
+  event.type = Event::Type::kNeedHandshake;
+  event.peer = peer;
+  Tell(std::move(event));
+}
+
+uint64_t WorkerState::RandomToken() {
+  uint64_t token;
+  randombytes_buf(&token, sizeof(token));
+  return token;
+}
+
+}  // namespace braid

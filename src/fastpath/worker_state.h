@@ -1,0 +1,89 @@
+// What the stages of one worker share: its pools, tables, counters, the time of the batch, and the
+// ways out to other threads. Used by the worker's thread only, but for the counters.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/counters.h"
+#include "base/packet_pool.h"
+#include "fastpath/mailbox.h"
+#include "fastpath/session.h"
+#include "fastpath/session_table.h"
+#include "io/backend.h"
+#include "io/tun.h"
+
+namespace braid {
+
+// A UDP socket that a worker owns. A client has one for each of the worker's lanes on each path, a
+// server one for each listening address.
+struct WorkerSocket {
+  int fd = -1;
+  uint16_t group = 0;      // which path or listening address
+  int16_t lane = Incoming::kAnyLane;
+  bool answers_from_local = false;  // bound to no address: answers from the one it was spoken to
+};
+
+// Fixed at start.
+struct WorkerOptions {
+  int index = 0;
+  int workers = 1;
+  int cpu = -1;  // to be pinned to; -1: not pinned
+  size_t max_peers = 1;
+  int lanes = kDefaultLanes;
+  int tun_fd = -1;
+  TunOffloads offloads;
+  int max_gso_datagrams = 1;
+  BackendChoice io = BackendChoice::kAuto;
+  std::vector<WorkerSocket> sockets;
+  std::vector<IpAddress> device_addresses;     // what ICMP errors are sent from
+  std::vector<WorkerMailbox*> mailboxes;       // of all workers, by index
+  SlowPathMailbox* slow_path = nullptr;
+};
+
+struct WorkerState {
+  explicit WorkerState(const WorkerOptions& worker_options);
+
+  // Peers may come and go; their sessions are made by the first command that names them.
+  Session* FindSession(PeerSlot peer) {
+    return peer < sessions.size() ? sessions[peer].get() : nullptr;
+  }
+  LaneState* FindLane(Session& session, uint8_t lane) {
+    return session.lanes[static_cast<size_t>(lane) / static_cast<size_t>(options.workers)];
+  }
+  // The lane's state, from the pool if it has none yet. nullptr when the pool is empty.
+  LaneState* TakeLane(Session& session, uint8_t lane);
+  bool Owns(uint8_t lane) const { return lane % options.workers == options.index; }
+
+  // The socket to send `lane` through. -1 when the group does not exist.
+  int SocketOf(uint16_t group, uint8_t lane) const;
+
+  void HandTo(int worker, HandedPacket&& handed);
+  void Tell(Event&& event);
+  // Asks the slow path for a handshake, once a second at most.
+  void AskForHandshake(PeerSlot peer, Session& session);
+  uint64_t RandomToken();
+
+  const WorkerOptions options;
+  TimeNs now_ns = 0;  // read once per batch
+
+  std::unique_ptr<PacketPool> receive_pool;
+  std::unique_ptr<PacketPool> train_pool;
+  std::unique_ptr<Backend> backend;
+  std::string backend_fallback_reason;
+
+  const RouteTable* routes = nullptr;
+  SessionTable sessions_by_index;
+  std::vector<std::unique_ptr<Session>> sessions;  // by peer slot
+  LanePool lane_pool;
+  std::vector<std::vector<int>> group_fds;  // by group, then by lane / workers or just one
+
+  // Read by the slow path.
+  DropCounters drops;
+  Counter handed_over;     // packets given to another worker
+  std::atomic<bool> segmentation_refused{false};
+};
+
+}  // namespace braid

@@ -1,0 +1,460 @@
+#include "slowpath/config.h"
+
+#include <sys/un.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "slowpath/config_environment.h"
+#include "slowpath/config_file.h"
+#include "slowpath/config_node.h"
+#include "slowpath/config_values.h"
+#include "slowpath/key_file.h"
+#include "slowpath/small_file.h"
+
+namespace braid {
+namespace {
+
+constexpr size_t kMaxInnerAddresses = 64;
+constexpr uint64_t kMaxRekeyAfterSeconds = 120;
+constexpr uint64_t kMinRekeyAfterPackets = 1000;
+constexpr uint64_t kMaxRekeyAfterPackets = uint64_t{1} << 60;
+constexpr size_t kMaxSocketPathBytes = sizeof(sockaddr_un::sun_path) - 1;
+constexpr double kMinKeepaliveSeconds = 0.01;
+constexpr double kMaxKeepaliveSeconds = 60;
+
+// In the order of the enumerators.
+constexpr std::array<std::string_view, 2> kRoles = {"client", "server"};
+constexpr std::array<std::string_view, 3> kBondingModes = {"stripe", "preferred", "redundant"};
+constexpr std::array<std::string_view, 2> kLogFormats = {"text", "json"};
+constexpr std::array<std::string_view, kCiphers> kCipherNames = {"chacha20-poly1305",
+                                                                 "aes-256-gcm"};
+
+constexpr std::array<std::string_view, 4> kLogLevels = {"debug", "info", "warning", "error"};
+constexpr std::array<std::string_view, 3> kIoNames = {"auto", "io_uring", "epoll"};
+constexpr std::array<std::string_view, 3> kAeadNames = {"auto", "ipsec-mb", "sodium"};
+
+// Finds what must not occur twice. Says where the first one stands.
+template <typename T>
+class Unique {
+ public:
+  // False, with a mistake, when an equal value was added before.
+  bool Add(const T& value, const Node& node, const std::string& what) {
+    const auto [first, is_new] = first_.emplace(value, node.pointer());
+    if (!is_new) node.Wrong(absl::StrCat(what, " ", first->second));
+    return is_new;
+  }
+
+ private:
+  std::map<T, std::string> first_;
+};
+
+class ConfigReader {
+ public:
+  ConfigReader(std::string folder, Report& report) : folder_(std::move(folder)), report_(report) {}
+
+  Config Read(const nlohmann::json& tree);
+
+ private:
+  void ReadNetwork(const Section& network);
+  void ReadSecurity(const Section& security);
+  void ReadTunnel(const Section& tunnel);
+  void ReadPaths(const Section& tunnel);
+  void ReadListen(const Section& tunnel);
+  void ReadPeers(const Section& tunnel);
+  void ReadCiphers(const Node& list);
+  void ReadControl(const Section& control);
+  void ReadPerformance(const Section& performance);
+  void ReadLog(const Section& log);
+
+  void ReadPath(const Node& node, PathConfig& to);
+  void ReadPathSource(const Section& path, PathConfig& to);
+  Endpoint ReadListenAddress(const Node& node) const;
+  void ReadPeer(const Node& node, PeerConfig& to);
+  void ReadKeepalive(const Section& peer, PeerConfig& to) const;
+  void ReadPeerEndpoints(const Section& peer, PeerConfig& to);
+  void ReadAllowedIps(const Section& peer, PeerConfig& to);
+  void CheckReach(const Section& peer, const PeerConfig& of) const;
+
+  std::string Absolute(const std::string& file) const;
+  void ReadFile(const Node& node, std::string& to);
+  void ReadKeyFileName(const Node& node, std::string& to);
+
+  const std::string folder_;
+  Report& report_;
+  Config config_;
+  std::optional<Role> role_;  // nothing when "mode" is wrong: what depends on it is not judged
+  Unique<std::string> path_names_;
+  Unique<std::string> peer_names_;
+  Unique<Key> public_keys_;
+  Unique<IpPrefix> owned_prefixes_;
+};
+
+std::string ConfigReader::Absolute(const std::string& file) const {
+  return (std::filesystem::path(folder_) / file).lexically_normal().string();
+}
+
+void ConfigReader::ReadFile(const Node& node, std::string& to) {
+  if (const auto file = node.Text()) to = Absolute(*file);
+}
+
+void ConfigReader::ReadKeyFileName(const Node& node, std::string& to) {
+  const auto file = node.Text();
+  if (!file) return;
+  if (DecodeKey(*file)) {
+    node.Wrong(
+        "must be the name of a file, but is a key itself: put it into a file with mode 0600 "
+        "and take it out of here");
+    return;
+  }
+  to = Absolute(*file);
+  report_.KeyFile(node.pointer(), to);
+}
+
+void ConfigReader::ReadNetwork(const Section& network) {
+  NetworkConfig& to = config_.network;
+  if (const auto device = network.Find("device")) {
+    if (const auto name = ReadInterfaceName(*device)) to.device = *name;
+  }
+  if (const auto list = network.Need("addresses", "a list such as [\"10.77.0.1/24\"]")) {
+    Unique<IpAddress> seen;
+    for (const Node& node : list->List(1, kMaxInnerAddresses)) {
+      const auto prefix = ReadPrefix(node);
+      if (!prefix || !CheckAddress(node, prefix->address, Unspecified::kRefused)) continue;
+      if (!seen.Add(prefix->address, node, "is the same address as")) continue;
+      to.addresses.push_back(*prefix);
+    }
+  }
+  if (const auto mtu = network.Find("mtu")) to.mtu = ReadAutoOrInteger(*mtu, kMinMtu, kMaxMtu);
+}
+
+void ConfigReader::ReadSecurity(const Section& security) {
+  SecurityConfig& to = config_.security;
+  if (const auto file =
+          security.Need("private_key_file", "the name of the file with the private key")) {
+    ReadKeyFileName(*file, to.private_key_file);
+  }
+  security.Integer("rekey_after_s", 1, kMaxRekeyAfterSeconds, to.rekey_after_s);
+  security.Integer("rekey_after_packets", kMinRekeyAfterPackets, kMaxRekeyAfterPackets,
+                   to.rekey_after_packets);
+  if (const auto folder = security.Find("state_dir")) ReadFile(*folder, to.state_dir);
+}
+
+void ConfigReader::ReadTunnel(const Section& tunnel) {
+  ReadPaths(tunnel);
+  ReadListen(tunnel);
+  ReadPeers(tunnel);
+  tunnel.Integer("lanes", 1, kMaxLanes, config_.tunnel.lanes);
+  tunnel.Sub("bonding", {"mode"}).Choice("mode", kBondingModes, config_.tunnel.bonding_mode);
+  if (const auto ciphers = tunnel.Find("ciphers")) ReadCiphers(*ciphers);
+}
+
+void ConfigReader::ReadPaths(const Section& tunnel) {
+  std::vector<PathConfig>& paths = config_.tunnel.paths;
+  const auto list = tunnel.Find("paths");
+  if (role_ == Role::kServer) {
+    if (list) list->Wrong("belongs to a client; a server has \"listen\" instead");
+    return;
+  }
+  if (!list) {
+    paths.emplace_back().name = "default";
+    return;
+  }
+  for (const Node& node : list->List(1, kMaxPaths)) ReadPath(node, paths.emplace_back());
+}
+
+void ConfigReader::ReadPath(const Node& node, PathConfig& to) {
+  const Section path(node, {"name", "address", "interface", "endpoint"});
+  if (!node.value().is_object()) return;
+  if (const auto name = path.Need("name", "a name for the path")) {
+    to.name = ReadName(*name).value_or("");
+    if (!to.name.empty()) path_names_.Add(to.name, *name, "is the same name as");
+  }
+  ReadPathSource(path, to);
+  if (const auto endpoint = path.Find("endpoint")) {
+    to.endpoint = ReadHostPort(*endpoint).value_or(HostPort());
+    const IpAddress& remote = to.endpoint->address;
+    if (to.address.is_set() && remote.is_set() && to.address.family != remote.family) {
+      endpoint->Wrong("is not of the same family (IPv4, IPv6) as the path's address");
+    }
+  }
+}
+
+void ConfigReader::ReadPathSource(const Section& path, PathConfig& to) {
+  const auto address = path.Find("address");
+  const auto interface = path.Find("interface");
+  if (address && interface) {
+    interface->Wrong("cannot be given together with \"address\"; write one of them");
+  } else if (!address && !interface) {
+    report_.Wrong(path.pointer(), "must have an \"address\" or an \"interface\" to send from");
+  } else if (address) {
+    to.address = ReadAddress(*address, Unspecified::kRefused).value_or(IpAddress());
+  } else {
+    to.interface = ReadInterfaceName(*interface).value_or("");
+    if (!to.interface.empty() && to.interface == config_.network.device) {
+      interface->Wrong("is the tunnel's own device; a path must lead out of the machine");
+    }
+  }
+}
+
+void ConfigReader::ReadListen(const Section& tunnel) {
+  if (role_ == Role::kClient) {
+    if (const auto list = tunnel.Find("listen")) list->Wrong("belongs to a server; remove it");
+    return;
+  }
+  const auto list = role_ ? tunnel.Need("listen", "[{\"address\": \"0.0.0.0\", \"port\": 7700}]")
+                          : tunnel.Find("listen");
+  if (!list) return;
+  Unique<Endpoint> seen;
+  for (const Node& node : list->List(1, kMaxListenAddresses)) {
+    const Endpoint endpoint = ReadListenAddress(node);
+    if (!endpoint.is_set() || endpoint.port == 0) continue;
+    if (seen.Add(endpoint, node, "is the same as")) config_.tunnel.listen.push_back(endpoint);
+  }
+}
+
+Endpoint ConfigReader::ReadListenAddress(const Node& node) const {
+  const Section listen(node, {"address", "port"});
+  Endpoint endpoint;
+  if (const auto address = listen.Need("address", "\"0.0.0.0\" or \"::\" for all addresses")) {
+    endpoint.address = ReadAddress(*address, Unspecified::kAllowed).value_or(IpAddress());
+  }
+  if (listen.Need("port", "a number from 1 to 65535")) {
+    listen.Integer("port", 1, UINT16_MAX, endpoint.port);
+  }
+  return endpoint;
+}
+
+void ConfigReader::ReadPeers(const Section& tunnel) {
+  const bool is_client = role_ == Role::kClient;
+  const auto list = is_client ? tunnel.Need("peers", "a list of the servers to connect to")
+                              : tunnel.Find("peers");
+  if (role_ == Role::kServer && (!list || list->value().empty())) {
+    report_.Warn("/tunnel/peers", "names no peer, so nobody can connect");
+  }
+  if (!list) return;
+  for (const Node& node : list->List(is_client ? 1 : 0, kMaxPeers)) {
+    ReadPeer(node, config_.tunnel.peers.emplace_back());
+  }
+}
+
+void ConfigReader::ReadPeer(const Node& node, PeerConfig& to) {
+  const Section peer(node, {"name", "public_key", "preshared_key_file", "endpoints", "allowed_ips",
+                            "keepalive_s"});
+  if (const auto name = peer.Need("name", "a name for the peer")) {
+    to.name = ReadName(*name).value_or("");
+    if (!to.name.empty()) peer_names_.Add(to.name, *name, "is the same name as");
+  }
+  if (const auto key_node = peer.Need("public_key", "what \"braid pubkey\" prints at the peer")) {
+    if (const auto key = ReadPublicKey(*key_node)) {
+      to.public_key = *key;
+      public_keys_.Add(*key, *key_node, "is the same key as");
+    }
+  }
+  if (const auto file = peer.Find("preshared_key_file")) {
+    ReadKeyFileName(*file, to.preshared_key_file);
+  }
+  ReadPeerEndpoints(peer, to);
+  ReadAllowedIps(peer, to);
+  ReadKeepalive(peer, to);
+}
+
+void ConfigReader::ReadKeepalive(const Section& peer, PeerConfig& to) const {
+  const auto node = peer.Find("keepalive_s");
+  const auto seconds = node ? node->Number(0, kMaxKeepaliveSeconds) : std::nullopt;
+  if (!seconds) return;
+  to.keepalive_ms = static_cast<int>(std::lround(*seconds * 1000));
+  if (*seconds > 0 && *seconds < kMinKeepaliveSeconds) {
+    node->Wrong(absl::StrCat("must be 0 (off), or at least ", kMinKeepaliveSeconds));
+  }
+}
+
+void ConfigReader::ReadPeerEndpoints(const Section& peer, PeerConfig& to) {
+  const auto list = peer.Find("endpoints");
+  if (role_ == Role::kServer) {
+    if (list) list->Wrong("belongs to a client; a server waits for its peers");
+    return;
+  }
+  if (list) {
+    for (const Node& node : list->List(0, kMaxEndpointsPerPeer)) {
+      to.endpoints.push_back(ReadHostPort(node).value_or(HostPort()));
+    }
+  }
+  const bool is_list = !list || list->value().is_array();
+  if (role_ == Role::kClient && is_list) CheckReach(peer, to);
+}
+
+// Every path needs an endpoint, its own or one of the peer's, that its address can send to.
+void ConfigReader::CheckReach(const Section& peer, const PeerConfig& of) const {
+  for (const PathConfig& path : config_.tunnel.paths) {
+    if (path.endpoint) continue;
+    if (of.endpoints.empty()) {
+      peer.Wrong("endpoints",
+                 absl::StrCat("must have at least one, such as \"192.0.2.1:7700\": path ",
+                              Quote(path.name), " has no endpoint of its own"));
+      return;
+    }
+    const bool is_reachable =
+        std::any_of(of.endpoints.begin(), of.endpoints.end(), [&path](const HostPort& endpoint) {
+          return !endpoint.address.is_set() || !path.address.is_set() ||
+                 endpoint.address.family == path.address.family;
+        });
+    if (is_reachable) continue;
+    peer.Wrong("endpoints", absl::StrCat("has none of the family (IPv4, IPv6) that path ",
+                                         Quote(path.name), " sends from"));
+  }
+}
+
+void ConfigReader::ReadAllowedIps(const Section& peer, PeerConfig& to) {
+  const auto list = peer.Need("allowed_ips", "a list of the inner addresses that the peer owns");
+  if (!list) return;
+  for (const Node& node : list->List(0, kMaxPrefixesPerPeer)) {
+    const auto prefix = ReadPrefix(node);
+    if (!prefix) continue;
+    const IpPrefix network = prefix->Network();
+    if (IsIpv4Mapped(network.address)) {
+      node.Wrong("must be written as IPv4");
+      continue;
+    }
+    if (network != *prefix) {
+      node.Warn(absl::StrCat("has bits behind its length; ", network.ToString(), " is used"));
+    }
+    if (!owned_prefixes_.Add(network, node, "is already owned, at")) continue;
+    to.allowed_ips.push_back(network);
+  }
+  if (list->value().is_array() && list->value().empty()) {
+    list->Warn("is empty, so nothing is sent to this peer or taken from it");
+  }
+}
+
+void ConfigReader::ReadCiphers(const Node& list) {
+  std::vector<Cipher> ciphers;
+  Unique<Cipher> seen;
+  const std::vector<Node> nodes = list.List(1, kCiphers);
+  for (const Node& node : nodes) {
+    const auto index = node.OneOf(kCipherNames);
+    if (!index) return;
+    const Cipher cipher = static_cast<Cipher>(*index);
+    if (seen.Add(cipher, node, "is the same cipher as")) ciphers.push_back(cipher);
+  }
+  const auto portable = std::find(ciphers.begin(), ciphers.end(), Cipher::kChaCha20Poly1305);
+  if (!nodes.empty() && portable == ciphers.end()) {
+    list.Wrong("must have \"chacha20-poly1305\" in it, which every machine can do");
+  }
+  config_.tunnel.ciphers = std::move(ciphers);
+}
+
+void ConfigReader::ReadControl(const Section& control) {
+  ControlConfig& to = config_.control;
+  if (const auto socket = control.Find("socket")) {
+    ReadFile(*socket, to.socket);
+    if (to.socket.size() > kMaxSocketPathBytes) {
+      socket->Wrong(absl::StrCat("is too long: with its folder it must have at most ",
+                                 kMaxSocketPathBytes, " bytes"));
+    }
+  }
+  const auto http_node = control.Find("http");
+  if (!http_node) return;
+  const Section http(*http_node, {"address"});
+  const auto address = http.Need("address", "an address and port such as \"127.0.0.1:7780\"");
+  if (!address) return;
+  to.http_address = ReadEndpoint(*address, Unspecified::kAllowed);
+  if (to.http_address) address->Warn("is not used: this version does not serve HTTP");
+}
+
+void ConfigReader::ReadPerformance(const Section& performance) {
+  PerformanceConfig& to = config_.performance;
+  if (const auto workers = performance.Find("workers")) {
+    to.workers = ReadAutoOrInteger(*workers, 1, kMaxWorkers);
+  }
+  performance.Name("io", kIoNames, to.io);
+  performance.Name("aead", kAeadNames, to.aead);
+  performance.Boolean("offloads", to.offloads);
+  performance.Boolean("pin", to.pin);
+}
+
+void ConfigReader::ReadLog(const Section& log) {
+  log.Name("level", kLogLevels, config_.log.level);
+  log.Choice("format", kLogFormats, config_.log.format);
+}
+
+Config ConfigReader::Read(const nlohmann::json& tree) {
+  const Section root(Node(tree, "", report_),
+                     {"mode", "network", "security", "tunnel", "control", "performance", "log"});
+  if (!tree.is_object()) return config_;
+  if (const auto mode = root.Need("mode", "\"client\" or \"server\"")) {
+    if (const auto index = mode->OneOf(kRoles)) role_ = static_cast<Role>(*index);
+  }
+  config_.role = role_.value_or(Role::kClient);
+  ReadNetwork(root.Sub("network", {"device", "addresses", "mtu"}));
+  ReadSecurity(root.Sub("security",
+                        {"private_key_file", "rekey_after_s", "rekey_after_packets", "state_dir"}));
+  ReadTunnel(root.Sub("tunnel", {"paths", "listen", "peers", "lanes", "bonding", "ciphers"}));
+  ReadControl(root.Sub("control", {"socket", "http"}));
+  ReadPerformance(root.Sub("performance", {"workers", "io", "aead", "offloads", "pin"}));
+  ReadLog(root.Sub("log", {"level", "format"}));
+  return std::move(config_);
+}
+
+std::optional<ConfigFormat> FormatOf(const std::filesystem::path& path) {
+  const std::string extension = absl::AsciiStrToLower(path.extension().string());
+  if (extension == ".json") return ConfigFormat::kJson;
+  if (extension == ".yaml" || extension == ".yml") return ConfigFormat::kYaml;
+  return std::nullopt;
+}
+
+LoadedConfig Failed(std::string what) {
+  LoadedConfig loaded;
+  loaded.mistakes.push_back({.what = std::move(what)});
+  return loaded;
+}
+
+}  // namespace
+
+std::string DescribeMistake(const std::string& file, const Mistake& mistake) {
+  std::string text = file;
+  if (mistake.line > 0) absl::StrAppend(&text, ":", mistake.line, ":", mistake.column);
+  if (!mistake.pointer.empty()) {
+    absl::StrAppend(&text, ": ", absl::Utf8SafeCHexEscape(mistake.pointer));
+  }
+  absl::StrAppend(&text, ": ", mistake.what);
+  if (!mistake.variable.empty()) {
+    absl::StrAppend(&text, " (", absl::Utf8SafeCHexEscape(mistake.variable),
+                    " in the environment)");
+  }
+  return text;
+}
+
+LoadedConfig ParseConfig(std::string_view text, ConfigFormat format, const std::string& folder,
+                         const Environment& environment) {
+  LoadedConfig loaded;
+  auto tree = ParseConfigTree(text, format, loaded.mistakes);
+  if (!tree) return loaded;
+  Origins origins;
+  ApplyEnvironment(environment, *tree, origins, loaded.mistakes);
+  Report report(origins, loaded);
+  Config config = ConfigReader(folder, report).Read(*tree);
+  if (loaded.mistakes.empty()) loaded.config = std::move(config);
+  return loaded;
+}
+
+LoadedConfig LoadConfig(const std::string& path, const Environment& environment) {
+  const auto format = FormatOf(path);
+  if (!format) return Failed("must end in .json, .yaml or .yml, which tells how to read it");
+  const absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxConfigBytes, FilePrivacy::kAny);
+  if (!text.ok()) return Failed(std::string(text.status().message()));
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (error) return Failed("is relative to a folder that is gone");
+  return ParseConfig(*text, *format, absolute.parent_path().string(), environment);
+}
+
+}  // namespace braid

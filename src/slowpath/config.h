@@ -1,0 +1,168 @@
+// The configuration: its values, its defaults, and how it is loaded with every mistake named.
+//
+// etc/examples/ shows it whole. Loading looks at the shape only; the secrets
+// are in files of their own, which ReadKeyFile() (key_file.h) reads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/address.h"
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "fastpath/aead.h"
+#include "slowpath/log.h"
+
+namespace braid {
+
+enum class Role : uint8_t { kClient, kServer };  // "mode"
+enum class BondingMode : uint8_t { kStripe, kPreferred, kRedundant };
+
+// Where a peer is reached. `address` is set when `host` is one; else `host` is a name to resolve.
+struct HostPort {
+  std::string host;
+  uint16_t port = 0;
+  IpAddress address;
+
+  bool operator==(const HostPort&) const = default;
+};
+
+struct NetworkConfig {
+  std::string device = "braid0";
+  std::vector<IpPrefix> addresses;  // with their host bits
+  std::optional<int> mtu;           // nothing: what the smallest path carries
+
+  bool operator==(const NetworkConfig&) const = default;
+};
+
+struct SecurityConfig {
+  std::string private_key_file;
+  std::string state_dir = "/var/lib/braid";
+  int rekey_after_s = 120;
+  uint64_t rekey_after_packets = uint64_t{1} << 36;
+
+  bool operator==(const SecurityConfig&) const = default;
+};
+
+// At most one of `address` and `interface` is set; the default path has neither, and leaves the
+// choice to the kernel's routes.
+struct PathConfig {
+  std::string name;
+  IpAddress address;
+  std::string interface;
+  std::optional<HostPort> endpoint;  // nothing: the peer's first one
+
+  bool operator==(const PathConfig&) const = default;
+};
+
+struct PeerConfig {
+  std::string name;
+  Key public_key{};
+  std::string preshared_key_file;  // empty when there is none
+  std::vector<HostPort> endpoints;
+  std::vector<IpPrefix> allowed_ips;  // host bits cleared; no prefix belongs to two peers
+  int keepalive_ms = 2000;            // 0 is off
+
+  bool operator==(const PeerConfig&) const = default;
+};
+
+struct TunnelConfig {
+  std::vector<PathConfig> paths;  // of a client, at least one
+  std::vector<Endpoint> listen;   // of a server, at least one
+  std::vector<PeerConfig> peers;
+  int lanes = kDefaultLanes;
+  BondingMode bonding_mode = BondingMode::kStripe;
+  std::vector<Cipher> ciphers = {Cipher::kAes256Gcm, Cipher::kChaCha20Poly1305};
+
+  bool operator==(const TunnelConfig&) const = default;
+};
+
+struct ControlConfig {
+  std::string socket = "/run/braid/braid.sock";
+  std::optional<Endpoint> http_address;
+
+  bool operator==(const ControlConfig&) const = default;
+};
+
+struct PerformanceConfig {
+  std::optional<int> workers;  // nothing: one for each core
+  // These two go by name to those who choose: "auto", or the back-end that is asked for.
+  std::string io = "auto";    // "io_uring", "epoll"
+  std::string aead = "auto";  // "ipsec-mb", "sodium"; see ChooseAeads()
+  bool offloads = true;
+  bool pin = true;
+
+  bool operator==(const PerformanceConfig&) const = default;
+};
+
+struct LogConfig {
+  std::string level = "info";  // by name, as SetUpLog() takes it
+  LogFormat format = LogFormat::kText;
+
+  bool operator==(const LogConfig&) const = default;
+};
+
+// File names in it are absolute.
+struct Config {
+  Role role = Role::kClient;
+  NetworkConfig network;
+  SecurityConfig security;
+  TunnelConfig tunnel;
+  ControlConfig control;
+  PerformanceConfig performance;
+  LogConfig log;
+
+  bool operator==(const Config&) const = default;
+};
+
+// What is wrong (or, as a warning, doubtful), and where.
+struct Mistake {
+  std::string pointer = {};  // RFC 6901; empty when it is not about one value
+  std::string what = {};
+  std::string variable = {};  // of the environment, when the value came from there
+  int line = 0;               // of a mistake in the syntax, from 1
+  int column = 0;
+
+  bool operator==(const Mistake&) const = default;
+};
+
+// "FILE: /json/pointer: what is wrong", "FILE:line:column: what is wrong".
+std::string DescribeMistake(const std::string& file, const Mistake& mistake);
+
+// A key file that the configuration names, for those who check the files as well.
+struct KeyFileUse {
+  std::string pointer;
+  std::string variable;
+  std::string path;
+};
+
+struct LoadedConfig {
+  std::optional<Config> config;  // nothing when there is any mistake
+  std::vector<Mistake> mistakes;
+  std::vector<Mistake> warnings;
+  std::vector<KeyFileUse> key_files;  // also when there are mistakes elsewhere
+};
+
+inline constexpr size_t kMaxConfigBytes = 1 << 20;
+inline constexpr size_t kMaxConfigMistakes = 200;  // that are told at once
+
+// BRAID_SECTION__KEY=value overrides the file. BRAID_VECTORS and BRAID_TEST_… are no part of the
+// configuration. In the order of their names, so that the same variables give the same result.
+using Environment = std::map<std::string, std::string>;
+Environment ProcessEnvironment();
+
+enum class ConfigFormat : uint8_t { kJson, kYaml };
+
+// Reads the file, whose extension tells the format: .json, .yaml or .yml.
+[[nodiscard]] LoadedConfig LoadConfig(const std::string& path, const Environment& environment);
+
+// The same for a text; `folder` is where relative file names begin.
+[[nodiscard]] LoadedConfig ParseConfig(std::string_view text, ConfigFormat format,
+                                       const std::string& folder, const Environment& environment);
+
+}  // namespace braid

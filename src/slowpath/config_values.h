@@ -1,0 +1,39 @@
+// Reads the single values that a configuration is made of: addresses, endpoints, names, keys.
+// Each function gives nothing after reporting a mistake.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/address.h"
+#include "base/bytes.h"
+#include "slowpath/config.h"
+#include "slowpath/config_node.h"
+
+namespace braid {
+
+enum class Unspecified : bool { kRefused, kAllowed };  // 0.0.0.0 and ::
+
+// Refuses what is not the address of one machine: multicast, broadcast, IPv4-mapped.
+bool CheckAddress(const Node& node, const IpAddress& address, Unspecified unspecified);
+
+bool IsIpv4Mapped(const IpAddress& address);
+
+std::optional<IpAddress> ReadAddress(const Node& node, Unspecified unspecified);
+std::optional<IpPrefix> ReadPrefix(const Node& node);
+// An address and a port.
+std::optional<Endpoint> ReadEndpoint(const Node& node, Unspecified unspecified);
+// An address or a host name, and a port.
+std::optional<HostPort> ReadHostPort(const Node& node);
+
+// Of a path or a peer.
+std::optional<std::string> ReadName(const Node& node);
+std::optional<std::string> ReadInterfaceName(const Node& node);
+
+std::optional<Key> ReadPublicKey(const Node& node);
+
+// "auto", which gives nothing, or a whole number.
+std::optional<int> ReadAutoOrInteger(const Node& node, uint64_t min, uint64_t max);
+
+}  // namespace braid

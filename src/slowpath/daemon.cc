@@ -1,0 +1,505 @@
+#include "slowpath/daemon.h"
+
+#include <signal.h>
+#include <spdlog/spdlog.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/udp.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <nlohmann/json.hpp>
+
+#include "absl/cleanup/cleanup.h"
+#include "io/tun.h"
+#include "io/tun_steering.h"
+#include "slowpath/control_server.h"
+#include "slowpath/handshake_counter.h"
+#include "slowpath/key_file.h"
+#include "slowpath/net_setup.h"
+#include "slowpath/path_meter.h"
+#include "slowpath/peers.h"
+#include "slowpath/status.h"
+#include "slowpath/tunnel_sockets.h"
+#include "slowpath/worker_group.h"
+
+namespace braid {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr int kDefaultLinkMtu = 1500;
+constexpr int kDatagramsPerWake = 64;  // from one socket, before others have their turn
+constexpr int kEventsPerWake = 256;
+constexpr int kStrayBuffers = 32;      // packets of workers' lanes that came to the slow lane's socket
+constexpr auto kResolveEvery = std::chrono::seconds(5);
+
+uint64_t WallNowNs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
+}
+
+int WorkersFor(const Config& config) {
+  if (config.performance.workers) return *config.performance.workers;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  return std::clamp(CPU_COUNT(&set), 1, kMaxWorkers);
+}
+
+class Daemon final : private PeerHost {
+ public:
+  explicit Daemon(const Config& config)
+      : config_(config), signals_(io_, SIGINT, SIGTERM), tick_(io_), workers_(WorkersFor(config)),
+        meters_(std::max<size_t>(config.tunnel.peers.size(), 1)) {}
+
+  absl::Status Run();
+
+ private:
+  // Bring-up, in order. What each one made is a member, so it goes away in reverse order.
+  absl::Status ReadKeys();
+  absl::Status OpenSockets();
+  absl::Status OpenDevice();
+  absl::Status AddPeers();
+  absl::Status ListenForControl();
+  absl::StatusOr<int> ChooseMtu();
+  std::vector<PeerPath> PathsTo(const PeerConfig& peer) const;
+  const HostPort* EndpointOf(const PathConfig& path, const PeerConfig& peer) const;
+
+  // The slow lane's sockets.
+  struct SlowSocket {
+    asio::posix::stream_descriptor descriptor;
+    uint16_t group;
+    bool answers_from_local;
+  };
+  void WaitForDatagrams(SlowSocket& socket);
+  void ReadDatagrams(SlowSocket& socket);
+  void OnDatagram(MutableBytes datagram, const Route& back);
+
+  void WaitForEvents();
+  void TakeEvents();
+  void ScheduleTick();
+  void Tick();
+  void ResolveEndpoints();
+  void Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint);
+  ControlResult OnControl(std::string_view verb);
+  void Shutdown();
+
+  // PeerHost
+  void SendDatagram(const Route& route, Bytes datagram) override;
+  void Tell(const Command& command) override { workers_.Tell(command); }
+  void Retire(std::unique_ptr<const Keypair> keypair) override {
+    workers_.Retire(std::move(keypair));
+  }
+  PeerActivity ActivityOf(PeerSlot peer) override { return workers_.ActivityOf(peer); }
+  uint64_t NextHandshakeCounter() override { return counter_->Next(WallNowNs()); }
+  void Report(const std::string& line) override { spdlog::info("{}", line); }
+
+  void Warn(std::string warning);
+
+  const Config& config_;
+  asio::io_context io_{1};
+  asio::signal_set signals_;
+  asio::steady_timer tick_;
+  const TimeNs started_ns_ = MonotonicNowNs();
+  std::vector<std::string> warnings_;
+
+  Identity identity_;
+  std::vector<Secret> preshared_keys_;
+  AeadSuite aeads_;
+  std::optional<HandshakeCounter> counter_;
+  std::optional<TunnelSockets> sockets_;
+  std::optional<TunDevice> device_;
+  bool steered_by_bpf_ = false;
+  int mtu_ = 0;
+  std::unique_ptr<PacketPool> stray_pool_;
+  WorkerGroup workers_;
+  PathMeters meters_;
+  std::optional<Peers> peers_;
+  std::vector<std::unique_ptr<SlowSocket>> slow_sockets_;
+  std::optional<asio::posix::stream_descriptor> events_;
+  std::unique_ptr<ControlServer> control_;
+  asio::ip::udp::resolver resolver_{io_};
+  std::chrono::steady_clock::time_point next_resolve_{};
+  TimeNs next_sample_ns_ = 0;
+  bool stopping_ = false;
+};
+
+// --- Bring-up ---
+
+absl::Status Daemon::Run() {
+  for (auto step : {&Daemon::ReadKeys, &Daemon::OpenSockets, &Daemon::OpenDevice,
+                    &Daemon::AddPeers, &Daemon::ListenForControl}) {
+    if (absl::Status status = (this->*step)(); !status.ok()) return status;
+  }
+  signals_.async_wait([this](const boost::system::error_code& error, int) {
+    if (!error) Shutdown();
+  });
+  WaitForEvents();
+  for (auto& socket : slow_sockets_) WaitForDatagrams(*socket);
+  ResolveEndpoints();
+  Tick();
+  spdlog::info("running as {} on {}: {} workers, {}, MTU {}", config_.role == Role::kClient
+                   ? "client" : "server", config_.network.device, workers_.workers(),
+               workers_.backend_name(), mtu_);
+  sd_notify(0, "READY=1");
+  io_.run();
+  workers_.Stop();
+  spdlog::info("stopped");
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::ReadKeys() {
+  const auto private_key = ReadKeyFile(config_.security.private_key_file);
+  if (!private_key.ok()) return private_key.status();
+  identity_ = Identity::FromPrivate(*private_key);
+  for (const PeerConfig& peer : config_.tunnel.peers) {
+    preshared_keys_.emplace_back();
+    if (peer.preshared_key_file.empty()) continue;
+    auto key = ReadKeyFile(peer.preshared_key_file);
+    if (!key.ok()) return key.status();
+    preshared_keys_.back() = *key;
+  }
+  auto aeads = ChooseAeads(config_.performance.aead);
+  if (!aeads.ok()) return aeads.status();
+  aeads_ = *aeads;
+  counter_.emplace(config_.security.state_dir, identity_.public_key);
+  if (absl::Status status = counter_->Load(); !status.ok()) {
+    Warn(std::string(status.message()) + "; handshakes depend on this machine's clock alone");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::OpenSockets() {
+  auto sockets = TunnelSockets::Open(config_, workers_.workers());
+  if (!sockets.ok()) return sockets.status();
+  sockets_ = *std::move(sockets);
+  for (const std::string& warning : sockets_->warnings()) Warn(warning);
+  auto pool = PacketPool::Create(kStrayBuffers);
+  if (!pool.ok()) return pool.status();
+  stray_pool_ = *std::move(pool);
+  stray_pool_->BindToThisThread();
+  const auto& slow = sockets_->slow();
+  for (size_t group = 0; group < slow.size(); ++group) {
+    if (slow[group].fd < 0) continue;
+    slow_sockets_.push_back(std::make_unique<SlowSocket>(
+        SlowSocket{asio::posix::stream_descriptor(io_, dup(slow[group].fd)),
+                   static_cast<uint16_t>(group), slow[group].answers_from_local}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::OpenDevice() {
+  const auto mtu = ChooseMtu();
+  if (!mtu.ok()) return mtu.status();
+  mtu_ = *mtu;
+  auto device =
+      OpenTun(config_.network.device, workers_.workers(), config_.performance.offloads);
+  if (!device.ok()) return device.status();
+  device_ = *std::move(device);
+  if (config_.performance.offloads && !(device_->offloads.tso && device_->offloads.uso)) {
+    Warn(std::string("this kernel's TUN has no ") +
+         (device_->offloads.tso ? "UDP" : "TCP and UDP") + " segmentation offload");
+  }
+  if (workers_.workers() > 1) {
+    auto program = LoadLaneSteering(config_.tunnel.lanes, workers_.workers());
+    absl::Status status = program.status();
+    if (status.ok()) status = AttachLaneSteering(device_->queues[0].get(), program->get());
+    steered_by_bpf_ = status.ok();
+    if (!status.ok()) {
+      Warn(std::string(status.message()) + ": workers hand packets to each other instead");
+    }
+  }
+  DeviceSetup setup{config_.network.device, config_.network.addresses, mtu_, 0};
+  // A whole super-packet then leaves as one segmented send.
+  const int datagram = mtu_ + static_cast<int>(kSealOverheadBytes);
+  setup.gso_max_bytes = static_cast<int>(kMaxUdpPayloadBytes) / datagram * mtu_;
+  if (absl::Status status = SetUpDevice(setup); !status.ok()) return status;
+  if (absl::Status status = workers_.Start(config_, *device_, *sockets_); !status.ok()) {
+    return status;
+  }
+  if (!workers_.fallback_reason().empty()) {
+    Warn(workers_.fallback_reason() + ": going on with epoll");
+  }
+  return absl::OkStatus();
+}
+
+const HostPort* Daemon::EndpointOf(const PathConfig& path, const PeerConfig& peer) const {
+  if (path.endpoint) return &*path.endpoint;
+  for (const HostPort& endpoint : peer.endpoints) {
+    const bool same_family = !endpoint.address.is_set() || !path.address.is_set() ||
+                             endpoint.address.family == path.address.family;
+    if (same_family) return &endpoint;
+  }
+  return nullptr;
+}
+
+// Configured, or what the smallest path carries. A name that is not resolved yet, and the clients of
+// a server, are taken to be behind an ordinary link.
+absl::StatusOr<int> Daemon::ChooseMtu() {
+  const int seal = static_cast<int>(kSealOverheadBytes);
+  int smallest = kMaxMtu;
+  if (config_.role == Role::kServer) {
+    for (const Endpoint& listen : config_.tunnel.listen) {
+      smallest = std::min(
+          smallest, kDefaultLinkMtu - OuterHeaderBytes(listen.address.is_v6()) - seal);
+    }
+    return config_.network.mtu.value_or(smallest);
+  }
+  for (size_t i = 0; i < config_.tunnel.paths.size(); ++i) {
+    const PathConfig& path = config_.tunnel.paths[i];
+    for (const PeerConfig& peer : config_.tunnel.peers) {
+      const HostPort* endpoint = EndpointOf(path, peer);
+      if (endpoint == nullptr) continue;
+      const bool v6 = endpoint->address.is_set() ? endpoint->address.is_v6() : true;
+      int link_mtu = kDefaultLinkMtu;
+      if (endpoint->address.is_set()) {
+        link_mtu = RouteMtu({endpoint->address, endpoint->port}, path.address, path.interface)
+                       .value_or(kDefaultLinkMtu);
+      }
+      const int carries = link_mtu - OuterHeaderBytes(v6) - seal;
+      const std::string where = "/tunnel/paths/" + std::to_string(i) + ": path \"" + path.name +
+                                "\" carries inner packets of " + std::to_string(carries) +
+                                " bytes at most";
+      if (carries < static_cast<int>(kMinMtu)) {
+        return absl::FailedPreconditionError(where + ", and 1280 is the least that IPv6 allows");
+      }
+      if (config_.network.mtu.value_or(0) > carries && endpoint->address.is_set()) {
+        return absl::FailedPreconditionError(
+            where + ", less than network.mtu: lower that, or set it to \"auto\"");
+      }
+      smallest = std::min(smallest, carries);
+    }
+  }
+  return config_.network.mtu.value_or(std::min(smallest, static_cast<int>(kMaxMtu)));
+}
+
+std::vector<PeerPath> Daemon::PathsTo(const PeerConfig& peer) const {
+  std::vector<PeerPath> paths;
+  if (config_.role == Role::kServer) return paths;
+  for (const PathConfig& config : config_.tunnel.paths) {
+    PeerPath path;
+    path.name = config.name;
+    paths.push_back(std::move(path));
+    (void)peer;
+  }
+  return paths;
+}
+
+absl::Status Daemon::AddPeers() {
+  PeersOptions options;
+  options.role = config_.role;
+  options.identity = identity_;
+  options.aeads = aeads_;
+  options.ciphers = config_.tunnel.ciphers;
+  options.lanes = config_.tunnel.lanes;
+  options.mtu = static_cast<uint16_t>(mtu_);
+  options.rekey_after_ns = static_cast<DurationNs>(config_.security.rekey_after_s) * kSecondNs;
+  options.rekey_after_packets = config_.security.rekey_after_packets;
+  peers_.emplace(std::move(options), static_cast<PeerHost&>(*this));
+  std::vector<RouteTable::Route> routes;
+  for (size_t i = 0; i < config_.tunnel.peers.size(); ++i) {
+    const PeerConfig& peer = config_.tunnel.peers[i];
+    absl::Status status = peers_->Add(peer, preshared_keys_[i], PathsTo(peer));
+    if (!status.ok()) return status;
+    for (const IpPrefix& prefix : peer.allowed_ips) {
+      routes.push_back({prefix, static_cast<PeerSlot>(i)});
+    }
+  }
+  workers_.SetRoutes(std::make_unique<RouteTable>(routes));
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::ListenForControl() {
+  auto server = ControlServer::Listen(
+      io_, config_.control.socket,
+      [this](std::string_view verb, const nlohmann::json&) { return OnControl(verb); });
+  if (!server.ok()) return server.status();
+  control_ = *std::move(server);
+  return absl::OkStatus();
+}
+
+// --- Datagrams of the slow lane ---
+
+void Daemon::WaitForDatagrams(SlowSocket& socket) {
+  socket.descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                               [this, &socket](const boost::system::error_code& error) {
+                                 if (error) return;
+                                 ReadDatagrams(socket);
+                                 WaitForDatagrams(socket);
+                               });
+}
+
+void Daemon::ReadDatagrams(SlowSocket& socket) {
+  std::array<uint8_t, kPacketDataBytes> buffer;
+  for (int i = 0; i < kDatagramsPerWake; ++i) {
+    Arrival arrival{};
+    const size_t bytes = ReceiveDatagram(socket.descriptor.native_handle(), buffer, arrival);
+    if (bytes == 0) return;
+    OnDatagram({buffer.data(), bytes},
+               {arrival.source, socket.answers_from_local ? arrival.local : IpAddress{},
+                socket.group});
+  }
+}
+
+void Daemon::OnDatagram(MutableBytes datagram, const Route& back) {
+  if (!peers_->OnDatagram(datagram, back, MonotonicNowNs())) return;
+  // It belongs to a worker's lane.
+  PacketPtr packet = stray_pool_->Take();
+  if (packet == nullptr) return;
+  std::copy(datagram.begin(), datagram.end(), packet->data());
+  packet->length = static_cast<uint32_t>(datagram.size());
+  const uint8_t lane = datagram[8];
+  workers_.HandPacket(lane, {HandedPacket::From::kNetwork, std::move(packet),
+                             {back, kSlowLane, static_cast<uint16_t>(datagram.size())}});
+}
+
+void Daemon::SendDatagram(const Route& route, Bytes datagram) {
+  const auto& slow = sockets_->slow();
+  if (route.socket_group >= slow.size() || slow[route.socket_group].fd < 0) return;
+  braid::SendDatagram(slow[route.socket_group].fd, route.remote, route.local, datagram);
+}
+
+// --- What workers tell ---
+
+void Daemon::WaitForEvents() {
+  if (!events_) events_.emplace(io_, dup(workers_.events().doorbell.fd()));
+  workers_.events().doorbell.AnnounceSleep();
+  if (!workers_.events().events.Empty()) {
+    workers_.events().doorbell.AnnounceAwake();
+    asio::post(io_, [this] { TakeEvents(); });
+    return;
+  }
+  events_->async_wait(asio::posix::stream_descriptor::wait_read,
+                      [this](const boost::system::error_code& error) {
+                        if (error) return;
+                        uint64_t count;
+                        (void)!read(events_->native_handle(), &count, sizeof(count));
+                        TakeEvents();
+                      });
+}
+
+void Daemon::TakeEvents() {
+  if (stopping_) return;
+  Event event;
+  for (int i = 0; i < kEventsPerWake && workers_.events().events.TryPop(event); ++i) {
+    if (event.type == Event::Type::kDatagram) {
+      OnDatagram({event.bytes.data(), event.length}, event.back);
+    } else {
+      peers_->OnEvent(event, MonotonicNowNs());
+    }
+  }
+  WaitForEvents();
+}
+
+// --- Time ---
+
+void Daemon::ScheduleTick() {
+  tick_.expires_after(std::chrono::nanoseconds(Peers::kTickNs));
+  tick_.async_wait([this](const boost::system::error_code& error) {
+    if (!error) Tick();
+  });
+}
+
+void Daemon::Tick() {
+  const TimeNs now_ns = MonotonicNowNs();
+  peers_->Tick(now_ns);
+  workers_.Tick();
+  if (now_ns >= next_sample_ns_) {
+    meters_.Sample(workers_, now_ns);
+    next_sample_ns_ = now_ns + kSecondNs;
+  }
+  if (std::chrono::steady_clock::now() >= next_resolve_) ResolveEndpoints();
+  ScheduleTick();
+}
+
+// Addresses are set once; names are resolved again as long as their peer does not answer.
+void Daemon::ResolveEndpoints() {
+  next_resolve_ = std::chrono::steady_clock::now() + kResolveEvery;
+  if (config_.role == Role::kServer) return;
+  for (size_t slot = 0; slot < config_.tunnel.peers.size(); ++slot) {
+    if (!Peers::WantsResolving(*peers_->all()[slot])) continue;
+    for (size_t id = 0; id < config_.tunnel.paths.size(); ++id) {
+      const HostPort* endpoint = EndpointOf(config_.tunnel.paths[id], config_.tunnel.peers[slot]);
+      if (endpoint == nullptr) continue;
+      const auto path = static_cast<uint8_t>(id);
+      if (endpoint->address.is_set()) {
+        const Route route{{endpoint->address, endpoint->port}, {},
+                          TunnelSockets::ClientGroup(static_cast<int>(id), endpoint->address)};
+        if (!peers_->all()[slot]->paths[id].route.remote.is_set()) {
+          peers_->SetPathRoute(static_cast<PeerSlot>(slot), path, route, MonotonicNowNs());
+        }
+      } else {
+        Resolve(static_cast<PeerSlot>(slot), path, *endpoint);
+      }
+    }
+  }
+}
+
+void Daemon::Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint) {
+  resolver_.async_resolve(
+      endpoint.host, std::to_string(endpoint.port),
+      [this, peer, path, host = endpoint.host](const boost::system::error_code& error,
+                                               const asio::ip::udp::resolver::results_type& found) {
+        if (error == asio::error::operation_aborted) return;
+        if (error) return spdlog::warn("cannot resolve \"{}\": {}", host, error.message());
+        const IpAddress& own = config_.tunnel.paths[path].address;
+        for (const auto& entry : found) {
+          sockaddr_storage address{};
+          std::memcpy(&address, entry.endpoint().data(), entry.endpoint().size());
+          const Endpoint remote = Endpoint::From(address);
+          if (own.is_set() && own.family != remote.address.family) continue;
+          const uint16_t group = TunnelSockets::ClientGroup(path, remote.address);
+          if (sockets_->slow()[group].fd < 0) continue;
+          return peers_->SetPathRoute(peer, path, {remote, {}, group}, MonotonicNowNs());
+        }
+      });
+}
+
+// --- Control ---
+
+ControlResult Daemon::OnControl(std::string_view verb) {
+  if (verb == "status") {
+    return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads, aeads_,
+                                      steered_by_bpf_, mtu_, warnings_, started_ns_,
+                                      MonotonicNowNs()}));
+  }
+  if (verb == "stop") {
+    asio::post(io_, [this] { Shutdown(); });
+    return std::string("{}");
+  }
+  return UnknownVerb(verb);
+}
+
+// In reverse order of the bring-up; io_.run() returns when nothing is left to wait for.
+void Daemon::Shutdown() {
+  if (stopping_) return;
+  stopping_ = true;
+  sd_notify(0, "STOPPING=1");
+  spdlog::info("stopping");
+  peers_->Close(MonotonicNowNs());
+  resolver_.cancel();
+  tick_.cancel();
+  signals_.cancel();
+  for (auto& socket : slow_sockets_) socket->descriptor.cancel();
+  if (events_) events_->cancel();
+  workers_.Stop();
+  // The device goes before the control socket: who waits for the socket's end finds nothing left.
+  device_.reset();
+  control_->Close();
+}
+
+void Daemon::Warn(std::string warning) {
+  spdlog::warn("{}", warning);
+  warnings_.push_back(std::move(warning));
+}
+
+}  // namespace
+
+absl::Status RunDaemon(const Config& config) { return Daemon(config).Run(); }
+
+}  // namespace braid

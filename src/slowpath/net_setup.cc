@@ -1,0 +1,113 @@
+#include "slowpath/net_setup.h"
+
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <net/if.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/link.h>
+#include <sys/socket.h>
+
+#include <memory>
+
+#include "io/unique_fd.h"
+
+namespace braid {
+namespace {
+
+constexpr int kTxQueuePackets = 1000;
+
+template <auto kFree>
+struct Freer {
+  template <typename T>
+  void operator()(T* object) const {
+    kFree(object);
+  }
+};
+using NetlinkSocket = std::unique_ptr<nl_sock, Freer<nl_socket_free>>;
+
+absl::Status NetlinkError(int error, const std::string& what) {
+  return absl::UnavailableError(what + ": " + nl_geterror(error));
+}
+
+absl::Status SetLink(nl_sock* socket, int index, const DeviceSetup& setup) {
+  const std::unique_ptr<nl_msg, Freer<nlmsg_free>> message(
+      nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK));
+  ifinfomsg header{};
+  header.ifi_index = index;
+  header.ifi_flags = IFF_UP;
+  header.ifi_change = IFF_UP;
+  nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
+  nla_put_u32(message.get(), IFLA_MTU, static_cast<uint32_t>(setup.mtu));
+  nla_put_u32(message.get(), IFLA_TXQLEN, kTxQueuePackets);
+  if (setup.gso_max_bytes != 0) {
+    nla_put_u32(message.get(), IFLA_GSO_MAX_SIZE, static_cast<uint32_t>(setup.gso_max_bytes));
+  }
+  nl_send_auto(socket, message.get());
+  const int result = nl_wait_for_ack(socket);
+  if (result < 0) {
+    return NetlinkError(result, "network.mtu: cannot bring up \"" + setup.name + "\" with MTU " +
+                                    std::to_string(setup.mtu));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddAddress(nl_sock* socket, int index, const IpPrefix& prefix) {
+  const std::unique_ptr<rtnl_addr, Freer<rtnl_addr_put>> address(rtnl_addr_alloc());
+  const bool v6 = prefix.address.is_v6();
+  const std::unique_ptr<nl_addr, Freer<nl_addr_put>> local(
+      nl_addr_build(v6 ? AF_INET6 : AF_INET, prefix.address.bytes.data(), v6 ? 16 : 4));
+  nl_addr_set_prefixlen(local.get(), prefix.length);
+  rtnl_addr_set_ifindex(address.get(), index);
+  rtnl_addr_set_local(address.get(), local.get());
+  // Nobody else is on this link whose address it could be.
+  if (v6) rtnl_addr_set_flags(address.get(), IFA_F_NODAD);
+  const int result = rtnl_addr_add(socket, address.get(), 0);
+  if (result < 0) {
+    return NetlinkError(result, "network.addresses: cannot add " + prefix.ToString());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status SetUpDevice(const DeviceSetup& setup) {
+  const NetlinkSocket socket(nl_socket_alloc());
+  if (socket == nullptr) return absl::ResourceExhaustedError("rtnetlink: no memory");
+  if (const int result = nl_connect(socket.get(), NETLINK_ROUTE); result < 0) {
+    return NetlinkError(result, "cannot open rtnetlink");
+  }
+  const int index = static_cast<int>(if_nametoindex(setup.name.c_str()));
+  if (index == 0) return absl::NotFoundError("device \"" + setup.name + "\" has vanished");
+  for (const IpPrefix& prefix : setup.addresses) {
+    if (absl::Status status = AddAddress(socket.get(), index, prefix); !status.ok()) return status;
+  }
+  return SetLink(socket.get(), index, setup);
+}
+
+std::optional<int> RouteMtu(const Endpoint& remote, const IpAddress& local,
+                            const std::string& interface) {
+  const bool v6 = remote.address.is_v6();
+  const UniqueFd fd(socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd) return std::nullopt;
+  sockaddr_storage address;
+  if (local.is_set()) {
+    const socklen_t length = Endpoint{local, 0}.To(address);
+    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return std::nullopt;
+  }
+  if (!interface.empty()) {
+    setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
+               static_cast<socklen_t>(interface.size()));
+  }
+  socklen_t length = remote.To(address);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return std::nullopt;
+  int mtu = 0;
+  length = sizeof(mtu);
+  const int result = v6 ? getsockopt(fd.get(), IPPROTO_IPV6, IPV6_MTU, &mtu, &length)
+                        : getsockopt(fd.get(), IPPROTO_IP, IP_MTU, &mtu, &length);
+  if (result != 0) return std::nullopt;
+  return mtu;
+}
+
+}  // namespace braid

@@ -1,0 +1,205 @@
+// The peers and their sessions: who initiates when, which keys are previous, current and next, which
+// path carries the traffic, and whether the other end is still there. Time and datagrams go in,
+// datagrams and commands to the workers come out: no I/O here. One thread.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/counters.h"
+#include "fastpath/control.h"
+#include "fastpath/lane.h"
+#include "fastpath/mailbox.h"
+#include "fastpath/path_set.h"
+#include "slowpath/config.h"
+#include "slowpath/flood_guard.h"
+#include "slowpath/handshake.h"
+
+namespace braid {
+
+// Keys live so long at most; the sealing code itself refuses later (WireGuard's REJECT_AFTER_TIME).
+inline constexpr DurationNs kSealUntilNs = 180 * kSecondNs;
+// What was sealed just before still opens.
+inline constexpr DurationNs kOpenUntilNs = 190 * kSecondNs;
+
+// What the workers have seen of a peer.
+struct PeerActivity {
+  TimeNs last_rx_ns = 0;
+  TimeNs last_tx_ns = 0;
+  uint64_t tx_packets = 0;
+};
+
+// Everything that peers need done around them. Implemented by the daemon, and by tests.
+class PeerHost {
+ public:
+  // Sends through the slow path's socket of the route's group.
+  virtual void SendDatagram(const Route& route, Bytes datagram) = 0;
+  // To every worker, in order.
+  virtual void Tell(const Command& command) = 0;
+  // Frees it once every worker has carried out what it was told before.
+  virtual void Retire(std::unique_ptr<const Keypair> keypair) = 0;
+  virtual PeerActivity ActivityOf(PeerSlot peer) = 0;
+  virtual uint64_t NextHandshakeCounter() = 0;
+  // For the log: one line for a change that an operator cares about.
+  virtual void Report(const std::string& line) = 0;
+
+ protected:
+  ~PeerHost() = default;
+};
+
+struct PeersOptions {
+  Role role = Role::kClient;
+  Identity identity;
+  AeadSuite aeads;
+  std::vector<Cipher> ciphers;  // in order of preference
+  int lanes = kDefaultLanes;
+  uint16_t mtu = kMinMtu;
+  DurationNs rekey_after_ns = 120 * kSecondNs;
+  uint64_t rekey_after_packets = uint64_t{1} << 36;
+};
+
+// One way to a peer, as the slow path keeps it.
+struct PeerPath {
+  std::string name;
+  Route route;              // remote unset: not known (yet)
+  SourceTracker source;     // of the slow lane
+  std::optional<MacStamper> stamper;
+  uint64_t ping_token = 0;  // of the ping that is under way
+  TimeNs pinged_ns = 0;     // when it left; 0: none is under way
+  TimeNs next_ping_ns = 0;
+  int unanswered_pings = 0;
+  TimeNs heard_ns = 0;      // the last authentic slow-lane packet over it
+  std::optional<double> rtt_ms;  // smoothed
+  bool up = false;
+};
+
+struct Peer {
+  PeerSlot slot = kNoPeer;
+  std::string name;
+  PeerKeys keys;
+  DurationNs keepalive_ns = 0;
+  bool initiates = false;  // has somewhere to send to
+  std::vector<PeerPath> paths;  // by path id
+  uint8_t active_path = 0;
+
+  // Initiating.
+  std::optional<InitiatorHandshake> attempt;
+  uint32_t attempt_index = 0;
+  uint8_t attempt_path = 0;
+  int attempts = 0;             // since the last success
+  TimeNs next_attempt_ns = 0;   // 0: none wanted
+  bool attempt_had_cookie = false;
+  bool retry_same_path = false;  // a cookie came, which is bound to the path
+
+  // Responding.
+  uint64_t greatest_counter = 0;
+  Route initiation_route;       // of the handshake that gave `next`
+  uint8_t initiation_path = 0;
+
+  std::unique_ptr<const Keypair> previous;
+  std::unique_ptr<const Keypair> current;
+  std::unique_ptr<const Keypair> next;  // of a responder: not used before the peer has
+  bool initiated_current = false;
+  bool confirmed_current = false;       // of an initiator: the responder has answered under it
+  TimeNs established_ns = 0;
+  uint64_t packets_at_handshake = 0;
+  uint16_t mtu = 0;                     // as agreed
+  uint64_t generation = 0;              // of the peer's counters
+  bool completed_once = false;          // the peer holds something of our counters
+
+  LaneSender sender;      // of the slow lane
+  LaneReceiver receiver;
+
+  bool established() const { return current != nullptr; }
+};
+
+class Peers {
+ public:
+  Peers(PeersOptions options, PeerHost& host);
+  ~Peers();
+
+  // Before the first packet. Paths are those of a client; a server's peers come in over path ids
+  // that they choose.
+  [[nodiscard]] absl::Status Add(const PeerConfig& config, const Key& preshared_key,
+                                 std::vector<PeerPath> paths);
+
+  // Where a path leads, once its name was resolved.
+  void SetPathRoute(PeerSlot peer, uint8_t path, const Route& route, TimeNs now_ns);
+
+  // A datagram that came to a slow-lane socket, or that a worker passed on. `datagram` is opened in
+  // place. True when it belongs to a worker's lane after all.
+  bool OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns);
+  void OnEvent(const Event& event, TimeNs now_ns);
+
+  // Everything that time brings. Every kTickNs.
+  static constexpr DurationNs kTickNs = 100 * kMillisecondNs;
+  void Tick(TimeNs now_ns);
+
+  // Tells every peer that this end goes away.
+  void Close(TimeNs now_ns);
+
+  const std::vector<std::unique_ptr<Peer>>& all() const { return peers_; }
+  const DropCounters& drops() const { return drops_; }
+  const PeersOptions& options() const { return options_; }
+
+  // A peer whose next attempt wants its endpoint's name resolved again.
+  static bool WantsResolving(const Peer& peer);
+
+ private:
+  // Handshakes.
+  void StartAttempt(Peer& peer, TimeNs now_ns);
+  void OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns);
+  void OnResponse(Bytes datagram, const Route& back, TimeNs now_ns);
+  void OnCookie(Bytes datagram, TimeNs now_ns);
+  std::unique_ptr<const Keypair> MakeKeypair(Peer& peer, const TransportRoots& roots,
+                                             uint32_t local_index, uint32_t remote_index,
+                                             uint8_t cipher, uint8_t lanes, bool continues,
+                                             TimeNs now_ns);
+  void Announce(Peer& peer, const Keypair& keypair);
+  void Withdraw(Peer& peer, std::unique_ptr<const Keypair>& keypair);
+  void UseForSending(Peer& peer, TimeNs now_ns);
+  void PromoteNext(Peer& peer, TimeNs now_ns);
+  void DropSession(Peer& peer, const char* why);
+  uint32_t FreshIndex();
+  uint8_t OfferedCiphers() const;
+  uint8_t PickCipher(uint8_t offered) const;
+  uint16_t AgreedMtu(uint16_t theirs) const;
+
+  // The slow lane.
+  void OnSealed(const Header& header, MutableBytes datagram, const Route& back, TimeNs now_ns);
+  void OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair& keypair,
+                 const Route& back, Bytes plain, TimeNs now_ns);
+  void OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, TimeNs now_ns);
+  void SendControl(Peer& peer, uint8_t path_id, const Route& route, const ControlMessage& message,
+                   TimeNs now_ns);
+  void SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns);
+  PeerPath& PathOf(Peer& peer, uint8_t path_id);
+  void MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs now_ns);
+  void ChoosePath(Peer& peer);
+
+  // Time.
+  void TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
+  void TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
+  void TickKeys(Peer& peer, TimeNs now_ns);
+
+  struct IndexEntry {
+    Peer* peer;
+    const Keypair* keypair;  // nullptr: of an attempt
+  };
+
+  const PeersOptions options_;
+  PeerHost& host_;
+  CookieChecker cookies_;
+  FloodGuard flood_;
+  std::vector<std::unique_ptr<Peer>> peers_;  // by slot
+  std::unordered_map<std::string, Peer*> by_key_;
+  std::unordered_map<uint32_t, IndexEntry> by_index_;
+  uint64_t next_keypair_id_ = 1;
+  DropCounters drops_;
+};
+
+}  // namespace braid

@@ -1,0 +1,68 @@
+#include "slowpath/small_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace braid {
+namespace {
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int fd) : fd_(fd) {}
+  ~FileDescriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  const int fd_;
+};
+
+absl::Status CheckFile(int fd, const std::string& path, FilePrivacy privacy) {
+  struct stat file;
+  if (fstat(fd, &file) != 0) return absl::ErrnoToStatus(errno, "cannot be examined");
+  if (!S_ISREG(file.st_mode)) return absl::InvalidArgumentError("is not a regular file");
+  if (privacy == FilePrivacy::kOwnerOnly && (file.st_mode & 0077) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrFormat("has mode %04o, which lets more than its owner in; run: chmod 600 %s",
+                        file.st_mode & 07777, path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
+                                          FilePrivacy privacy) {
+  // Without O_NONBLOCK the open of a named pipe would wait for a writer.
+  const FileDescriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (fd.get() < 0) return absl::ErrnoToStatus(errno, "cannot be opened");
+  if (const absl::Status status = CheckFile(fd.get(), path, privacy); !status.ok()) return status;
+
+  std::string contents(max_bytes + 1, '\0');
+  size_t used = 0;
+  while (used < contents.size()) {
+    const ssize_t got = read(fd.get(), contents.data() + used, contents.size() - used);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return absl::ErrnoToStatus(errno, "cannot be read");
+    if (got == 0) break;
+    used += static_cast<size_t>(got);
+  }
+  if (used > max_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("is larger than ", max_bytes, " bytes"));
+  }
+  contents.resize(used);
+  return contents;
+}
+
+}  // namespace braid

@@ -1,0 +1,22 @@
+// Reads a small regular file whole: configurations and keys.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace braid {
+
+enum class FilePrivacy : uint8_t {
+  kAny,
+  kOwnerOnly,  // refused when its mode lets group or others in
+};
+
+// The texts of the errors do not repeat `path`; the caller knows how to name the file. The bytes
+// are read into one buffer that never moves, so a caller who wipes the result has wiped all.
+[[nodiscard]] absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
+                                                        FilePrivacy privacy);
+
+}  // namespace braid

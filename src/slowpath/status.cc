@@ -1,0 +1,132 @@
+#include "slowpath/status.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "slowpath/key_file.h"
+
+namespace braid {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+uint64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t total_pages = 0;
+  uint64_t resident_pages = 0;
+  statm >> total_pages >> resident_pages;
+  return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+double Rounded(double value, double unit) { return std::round(value / unit) * unit; }
+
+double SecondsSince(TimeNs then_ns, TimeNs now_ns) {
+  return Rounded(static_cast<double>(now_ns - then_ns) / kSecondNs, 0.1);
+}
+
+const char* PathStateName(const Peer& peer, size_t id) {
+  if (!peer.established() || !peer.paths[id].up) return "down";
+  return id == peer.active_path ? "up" : "standby";
+}
+
+std::string LocalAddress(const Config& config, const Peer& peer, size_t id) {
+  if (config.role == Role::kServer) {
+    const Route& route = peer.paths[id].route;
+    if (!route.remote.is_set()) return "";
+    const Endpoint& listen = config.tunnel.listen[route.socket_group];
+    return Endpoint{route.local.is_set() ? route.local : listen.address, listen.port}.ToString();
+  }
+  const PathConfig& path = config.tunnel.paths[id];
+  if (path.address.is_set()) return path.address.ToString();
+  return path.interface.empty() ? "any" : path.interface;
+}
+
+Json DescribePath(const StatusSources& sources, const Peer& peer, size_t id) {
+  const PeerPath& path = peer.paths[id];
+  const auto traffic = sources.workers.TrafficOf(peer.slot, static_cast<int>(id));
+  const PathMeters::Reading& meter = sources.meters.Of(peer.slot, id);
+  Json json;
+  json["name"] = path.name;
+  json["local"] = LocalAddress(sources.config, peer, id);
+  json["remote"] = path.route.remote.is_set() ? Json(path.route.remote.ToString()) : Json();
+  json["state"] = PathStateName(peer, id);
+  json["rtt_ms"] = path.rtt_ms ? Json(Rounded(*path.rtt_ms, 0.001)) : Json();
+  json["loss"] = Rounded(meter.rx_loss, 0.0001);
+  json["rx_bytes"] = traffic.rx_bytes;
+  json["tx_bytes"] = traffic.tx_bytes;
+  json["rate_mbps"] = Rounded((meter.tx_bytes_per_s + meter.rx_bytes_per_s) * 8 / 1e6, 0.01);
+  return json;
+}
+
+Json DescribePeer(const StatusSources& sources, const Peer& peer) {
+  const auto totals = sources.workers.TrafficOf(peer.slot);
+  Json json;
+  json["name"] = peer.name;
+  json["public_key"] = EncodeKey(peer.keys.public_key);
+  json["established"] = peer.established();
+  json["cipher"] =
+      peer.established() ? Json(std::string(CipherName(peer.current->aead->cipher))) : Json();
+  json["last_handshake_s"] =
+      peer.established_ns == 0 ? Json() : Json(SecondsSince(peer.established_ns, sources.now_ns));
+  json["mtu"] = peer.established() ? Json(peer.mtu) : Json();
+  json["rx_bytes"] = totals.rx_bytes;
+  json["tx_bytes"] = totals.tx_bytes;
+  json["rx_packets"] = totals.rx_packets;
+  json["tx_packets"] = totals.tx_packets;
+  json["paths"] = Json::array();
+  for (size_t id = 0; id < peer.paths.size(); ++id) {
+    json["paths"].push_back(DescribePath(sources, peer, id));
+  }
+  return json;
+}
+
+Json DescribeOffloads(const StatusSources& sources) {
+  Json json;
+  json["vnet_hdr"] = true;
+  json["checksum"] = sources.offloads.checksum;
+  json["tso"] = sources.offloads.tso;
+  json["uso"] = sources.offloads.uso;
+  json["udp_gso"] = sources.config.performance.offloads && !sources.workers.SegmentationRefused();
+  json["udp_gro"] = sources.config.performance.offloads;
+  json["steering"] = sources.steered_by_bpf ? "bpf" : "ring";
+  return json;
+}
+
+}  // namespace
+
+Json DescribeStatus(const StatusSources& sources) {
+  const Config& config = sources.config;
+  Json json;
+  json["state"] = "running";
+  json["version"] = BRAID_VERSION;
+  json["mode"] = config.role == Role::kClient ? "client" : "server";
+  json["device"] = config.network.device;
+  json["pid"] = getpid();
+  json["uptime_s"] = SecondsSince(sources.started_ns, sources.now_ns);
+  json["io"] = std::string(sources.workers.backend_name());
+  json["aead"] = std::string(sources.aeads[Cipher::kChaCha20Poly1305]->backend);
+  json["workers"] = sources.workers.workers();
+  json["cpus"] = sources.workers.cpus();
+  json["memory_rss_bytes"] = ResidentBytes();
+  json["offloads"] = DescribeOffloads(sources);
+  json["network"]["mtu"] = sources.mtu;
+  json["network"]["addresses"] = Json::array();
+  for (const IpPrefix& prefix : config.network.addresses) {
+    json["network"]["addresses"].push_back(prefix.ToString());
+  }
+  json["warnings"] = sources.warnings;
+  json["peers"] = Json::array();
+  for (const auto& peer : sources.peers.all()) json["peers"].push_back(DescribePeer(sources, *peer));
+  json["handed_over"] = sources.workers.HandedOver();
+  for (size_t i = 0; i < kDropReasons; ++i) {
+    const auto reason = static_cast<Drop>(i);
+    json["drops"][std::string(kDropNames[i])] =
+        sources.workers.Drops(reason) + sources.peers.drops().Get(reason);
+  }
+  return json;
+}
+
+}  // namespace braid

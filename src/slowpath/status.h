@@ -1,0 +1,32 @@
+// What `braid status --json` shows, put together from the peers and the workers' counters.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "slowpath/config.h"
+#include "slowpath/path_meter.h"
+#include "slowpath/peers.h"
+#include "slowpath/worker_group.h"
+
+namespace braid {
+
+// Everything that the status is about. Borrowed for the call.
+struct StatusSources {
+  const Config& config;
+  const Peers& peers;
+  const WorkerGroup& workers;
+  const PathMeters& meters;
+  const TunOffloads& offloads;
+  const AeadSuite& aeads;
+  bool steered_by_bpf;
+  int mtu;
+  const std::vector<std::string>& warnings;
+  TimeNs started_ns;
+  TimeNs now_ns;
+};
+
+nlohmann::ordered_json DescribeStatus(const StatusSources& sources);
+
+}  // namespace braid

@@ -1,0 +1,181 @@
+#include "slowpath/worker_group.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "io/udp.h"
+
+namespace braid {
+namespace {
+
+std::vector<int> UsableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(static_cast<size_t>(cpu), &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+BackendChoice ChoiceOf(const std::string& io) {
+  if (io == "io_uring") return BackendChoice::kUring;
+  return io == "epoll" ? BackendChoice::kEpoll : BackendChoice::kAuto;
+}
+
+}  // namespace
+
+WorkerGroup::WorkerGroup(int workers)
+    : waiting_(static_cast<size_t>(workers)), commands_given_(static_cast<size_t>(workers)) {
+  for (int i = 0; i < workers; ++i) mailboxes_.push_back(std::make_unique<WorkerMailbox>());
+}
+
+WorkerGroup::~WorkerGroup() { Stop(); }
+
+absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
+                                const TunnelSockets& sockets) {
+  WorkerOptions options;
+  options.workers = workers();
+  options.max_peers = std::max<size_t>(config.tunnel.peers.size(), 1);
+  options.lanes = config.tunnel.lanes;
+  options.offloads = device.offloads;
+  options.max_gso_datagrams = config.performance.offloads ? ProbeMaxGsoDatagrams() : 1;
+  options.io = ChoiceOf(config.performance.io);
+  for (const IpPrefix& prefix : config.network.addresses) {
+    options.device_addresses.push_back(prefix.address);
+  }
+  for (auto& mailbox : mailboxes_) options.mailboxes.push_back(mailbox.get());
+  options.slow_path = &events_;
+  const std::vector<int> usable = UsableCpus();
+  for (int i = 0; i < workers(); ++i) {
+    options.index = i;
+    options.cpu = config.performance.pin && !usable.empty()
+                      ? usable[static_cast<size_t>(i) % usable.size()]
+                      : -1;
+    options.tun_fd = device.queues[static_cast<size_t>(i)].get();
+    options.sockets = sockets.OfWorker(i);
+    auto worker = std::make_unique<Worker>(options, *mailboxes_[static_cast<size_t>(i)]);
+    if (absl::Status status = worker->Start(); !status.ok()) return status;
+    backend_name_ = worker->backend_name();
+    fallback_reason_ = worker->state().backend_fallback_reason;
+    cpus_.push_back(options.cpu);
+    workers_.push_back(std::move(worker));
+  }
+  return absl::OkStatus();
+}
+
+void WorkerGroup::Stop() {
+  for (auto& worker : workers_) worker->Stop();
+}
+
+void WorkerGroup::Tell(const Command& command) {
+  for (size_t i = 0; i < mailboxes_.size(); ++i) Push(i, Command(command));
+}
+
+void WorkerGroup::Push(size_t worker, Command&& command) {
+  ++commands_given_[worker];
+  if (!waiting_[worker].empty() || !mailboxes_[worker]->commands.TryPush(std::move(command))) {
+    waiting_[worker].push_back(std::move(command));
+    return;
+  }
+  mailboxes_[worker]->doorbell.Ring();
+}
+
+void WorkerGroup::SetRoutes(std::unique_ptr<const RouteTable> routes) {
+  Tell({.type = Command::Type::kSetRoutes, .routes = routes.get()});
+  std::swap(routes_, routes);
+  if (routes != nullptr) Bury({{}, nullptr, std::move(routes)});
+}
+
+void WorkerGroup::Retire(std::unique_ptr<const Keypair> keypair) {
+  Bury({{}, std::move(keypair), nullptr});
+}
+
+void WorkerGroup::Bury(Retired&& retired) {
+  retired.commands = commands_given_;
+  retired_.push_back(std::move(retired));
+}
+
+void WorkerGroup::Tick() {
+  for (size_t i = 0; i < waiting_.size(); ++i) {
+    while (!waiting_[i].empty() &&
+           mailboxes_[i]->commands.TryPush(std::move(waiting_[i].front()))) {
+      waiting_[i].pop_front();
+      mailboxes_[i]->doorbell.Ring();
+    }
+  }
+  const auto passed = [&](const Retired& retired) {
+    for (size_t i = 0; i < mailboxes_.size(); ++i) {
+      if (mailboxes_[i]->commands_done.load(std::memory_order_acquire) < retired.commands[i]) {
+        return false;
+      }
+    }
+    return true;
+  };
+  while (!retired_.empty() && passed(retired_.front())) retired_.pop_front();
+}
+
+void WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
+  WorkerMailbox& mailbox = *mailboxes_[lane % mailboxes_.size()];
+  if (mailbox.packets.TryPush(std::move(packet))) mailbox.doorbell.Ring();
+}
+
+PeerActivity WorkerGroup::ActivityOf(PeerSlot peer) const {
+  PeerActivity activity;
+  for (const auto& worker : workers_) {
+    const Session& session = *worker->state().sessions[peer];
+    activity.last_rx_ns =
+        std::max(activity.last_rx_ns, session.last_rx_ns.load(std::memory_order_relaxed));
+    activity.last_tx_ns =
+        std::max(activity.last_tx_ns, session.last_tx_ns.load(std::memory_order_relaxed));
+    activity.tx_packets += session.tx_packets.Get();
+  }
+  return activity;
+}
+
+WorkerGroup::PathTotals WorkerGroup::TrafficOf(PeerSlot peer, int path) const {
+  PathTotals totals;
+  for (const auto& worker : workers_) {
+    const PathTraffic& traffic = worker->state().sessions[peer]->traffic[static_cast<size_t>(path)];
+    totals.rx_bytes += traffic.rx_bytes.Get();
+    totals.tx_bytes += traffic.tx_bytes.Get();
+    totals.rx_datagrams += traffic.rx_datagrams.Get();
+    totals.tx_datagrams += traffic.tx_datagrams.Get();
+    totals.rx_expected += traffic.rx_expected.Get();
+  }
+  return totals;
+}
+
+WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
+  PeerTotals totals;
+  for (const auto& worker : workers_) {
+    const Session& session = *worker->state().sessions[peer];
+    totals.rx_bytes += session.rx_bytes.Get();
+    totals.tx_bytes += session.tx_bytes.Get();
+    totals.rx_packets += session.rx_packets.Get();
+    totals.tx_packets += session.tx_packets.Get();
+  }
+  return totals;
+}
+
+uint64_t WorkerGroup::Drops(Drop reason) const {
+  uint64_t drops = 0;
+  for (const auto& worker : workers_) drops += worker->state().drops.Get(reason);
+  return drops;
+}
+
+uint64_t WorkerGroup::HandedOver() const {
+  uint64_t packets = 0;
+  for (const auto& worker : workers_) packets += worker->state().handed_over.Get();
+  return packets;
+}
+
+bool WorkerGroup::SegmentationRefused() const {
+  return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
+    return worker->state().segmentation_refused.load(std::memory_order_relaxed);
+  });
+}
+
+}  // namespace braid

@@ -1,0 +1,80 @@
+// The workers as the slow path holds them: starts and ends them, gives all of them the same
+// commands, frees what they have let go of, and sums up what they count.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "fastpath/worker.h"
+#include "slowpath/config.h"
+#include "slowpath/peers.h"
+#include "slowpath/tunnel_sockets.h"
+
+namespace braid {
+
+class WorkerGroup {
+ public:
+  explicit WorkerGroup(int workers);
+  ~WorkerGroup();
+
+  // `device` and `sockets` outlive the group. CPUs are those that this process may use.
+  [[nodiscard]] absl::Status Start(const Config& config, const TunDevice& device,
+                                   const TunnelSockets& sockets);
+  void Stop();
+
+  // To every worker, in order; nothing is lost when a mailbox is full.
+  void Tell(const Command& command);
+  // Publishes another table; the one before is freed when no worker reads it.
+  void SetRoutes(std::unique_ptr<const RouteTable> routes);
+  void Retire(std::unique_ptr<const Keypair> keypair);
+  // Sends what waited for room, frees what is no longer used. Now and then.
+  void Tick();
+
+  // A packet of a worker's lane that came to the slow path's socket.
+  void HandPacket(uint8_t lane, HandedPacket&& packet);
+
+  PeerActivity ActivityOf(PeerSlot peer) const;
+  struct PathTotals {
+    uint64_t rx_bytes = 0, tx_bytes = 0, rx_datagrams = 0, tx_datagrams = 0, rx_expected = 0;
+  };
+  PathTotals TrafficOf(PeerSlot peer, int path) const;
+  struct PeerTotals {
+    uint64_t rx_bytes = 0, tx_bytes = 0, rx_packets = 0, tx_packets = 0;
+  };
+  PeerTotals TrafficOf(PeerSlot peer) const;
+  uint64_t Drops(Drop reason) const;
+  uint64_t HandedOver() const;
+  bool SegmentationRefused() const;
+
+  int workers() const { return static_cast<int>(mailboxes_.size()); }
+  std::string_view backend_name() const { return backend_name_; }
+  const std::string& fallback_reason() const { return fallback_reason_; }
+  const std::vector<int>& cpus() const { return cpus_; }
+  SlowPathMailbox& events() { return events_; }
+
+ private:
+  // Freed once every worker has carried out as many commands as it was given until then.
+  struct Retired {
+    std::vector<uint64_t> commands;
+    std::unique_ptr<const Keypair> keypair;
+    std::unique_ptr<const RouteTable> routes;
+  };
+
+  void Push(size_t worker, Command&& command);
+  void Bury(Retired&& retired);
+
+  std::vector<std::unique_ptr<WorkerMailbox>> mailboxes_;
+  SlowPathMailbox events_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
+  std::vector<uint64_t> commands_given_;      // by worker
+  std::deque<Retired> retired_;
+  std::unique_ptr<const RouteTable> routes_;
+  std::string backend_name_;
+  std::string fallback_reason_;
+  std::vector<int> cpus_;
+};
+
+}  // namespace braid
