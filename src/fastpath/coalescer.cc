@@ -44,6 +44,7 @@ bool SameTcpHeader(const uint8_t* a, const uint8_t* b, size_t header_bytes) {
          LoadNative<uint32_t>(a + 8) == LoadNative<uint32_t>(b + 8) &&  // acknowledgement
          a[12] == b[12] && ((a[13] ^ b[13]) & ~kTcpEndsRun) == 0 &&     // length, flags
          LoadNative<uint16_t>(a + 14) == LoadNative<uint16_t>(b + 14) &&  // window
+         LoadNative<uint16_t>(a + 18) == LoadNative<uint16_t>(b + 18) &&  // urgent pointer
          std::memcmp(a + 20, b + 20, header_bytes - 20) == 0;             // options
 }
 
@@ -90,6 +91,8 @@ bool Coalescer::Add(MutableBytes packet, const InnerPacket& inner, bool partial_
 
 bool Coalescer::MayJoin(Bytes packet, const InnerPacket& inner) const {
   if (packet.size() <= inner.headers_bytes()) return false;
+  // The joined packet's header is summed anew, which must not heal a broken one.
+  if (!inner.v6 && !Ipv4HeaderChecksumIsValid(packet.data())) return false;
   const uint8_t* l4 = packet.data() + inner.l4_offset;
   if (inner.is_tcp()) {
     return options_.tcp && (l4[13] & ~(kTcpEndsRun | kTcpEce)) == kTcpAck;

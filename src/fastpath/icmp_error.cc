@@ -10,6 +10,9 @@ constexpr size_t kQuotedBytes = 548;  // RFC 1812: the whole error stays within 
 
 bool MayAnswer(Bytes packet, const InnerPacket& inner) {
   const uint8_t* from = packet.data();
+  const bool from_nobody = InnerSource(packet).is_unspecified() ||
+                           (inner.v6 ? from[8] == 0xff : from[12] >= 224);
+  if (from_nobody) return false;
   if (inner.v6) {
     const bool multicast = from[24] == 0xff;
     const bool icmp_error = inner.protocol == kProtocolIcmpV6 && packet.size() > inner.l4_offset &&

@@ -136,6 +136,10 @@ void SetIpv4HeaderChecksum(uint8_t* header) {
   StoreBe16(header + 10, static_cast<uint16_t>(~ChecksumFold(ChecksumAdd(bytes))));
 }
 
+bool Ipv4HeaderChecksumIsValid(const uint8_t* header) {
+  return ChecksumFold(ChecksumAdd({header, static_cast<size_t>(header[0] & 0xf) * 4})) == 0xffff;
+}
+
 void ClampMss(MutableBytes packet, const InnerPacket& inner, size_t mtu, bool partial_checksum) {
   if (!inner.is_tcp()) return;
   uint8_t* tcp = &packet[inner.l4_offset];

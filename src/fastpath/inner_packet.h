@@ -50,6 +50,7 @@ void FinishChecksum(MutableBytes packet, size_t start, size_t checksum_at);
 bool ChecksumIsValid(Bytes packet, const InnerPacket& inner);
 
 void SetIpv4HeaderChecksum(uint8_t* header);
+bool Ipv4HeaderChecksumIsValid(const uint8_t* header);
 
 // Lowers the MSS option of a TCP SYN to what `mtu` can carry; the checksum is kept right (RFC 1624),
 // whether it is whole or partial. Does nothing to other packets.

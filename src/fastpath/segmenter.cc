@@ -18,7 +18,10 @@ bool Segmenter::Begin(MutableBytes from_tun) {
   packet_ = from_tun.subspan(kVnetHeaderBytes);
   next_segment_ = 0;
   if (!ParseInner(packet_, inner_)) return false;
-  if (vnet.gso_type != VnetHeader::kGsoNone) return BeginSuperPacket(vnet);
+  return vnet.gso_type == VnetHeader::kGsoNone ? BeginPacket(vnet) : BeginSuperPacket(vnet);
+}
+
+bool Segmenter::BeginPacket(const VnetHeader& vnet) {
   segments_ = 1;
   segment_payload_bytes_ = 0;
   partial_checksum_ = false;
@@ -49,7 +52,8 @@ bool Segmenter::BeginSuperPacket(const VnetHeader& vnet) {
   if (headers_bytes > kMaxHeadersBytes || vnet.gso_bytes == 0) return false;
   if (packet_.size() <= headers_bytes) return false;
   payload_bytes_ = packet_.size() - headers_bytes;
-  segment_payload_bytes_ = std::min<size_t>(vnet.gso_bytes, payload_bytes_);
+  if (payload_bytes_ <= vnet.gso_bytes) return BeginPacket(vnet);  // nothing to cut
+  segment_payload_bytes_ = vnet.gso_bytes;
   segments_ = (payload_bytes_ + segment_payload_bytes_ - 1) / segment_payload_bytes_;
   partial_checksum_ = true;
   std::memcpy(headers_.data(), packet_.data(), headers_bytes);

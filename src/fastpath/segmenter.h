@@ -41,6 +41,7 @@ class Segmenter {
  private:
   static constexpr size_t kMaxHeadersBytes = 512;
 
+  bool BeginPacket(const VnetHeader& vnet);
   bool BeginSuperPacket(const VnetHeader& vnet);
   bool FinishForeignChecksum(const VnetHeader& vnet);
   void WriteHeaders(uint8_t* to, size_t payload_bytes);
