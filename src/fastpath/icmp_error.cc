@@ -27,14 +27,14 @@ bool MayAnswer(Bytes packet, const InnerPacket& inner) {
   return type == 0 || type == 8;
 }
 
-size_t WriteTooBigV4(Bytes quoted, const IpAddress& source, uint16_t mtu, uint8_t* to) {
+size_t WriteTooBigV4(Bytes quoted, uint16_t mtu, uint8_t* to) {
   const size_t bytes = 28 + quoted.size();
   std::memset(to, 0, 28);
   to[0] = 0x45;
   StoreBe16(to + 2, static_cast<uint16_t>(bytes));
   to[8] = 64;
   to[9] = kProtocolIcmp;
-  std::memcpy(to + 12, source.is_v4() ? source.bytes.data() : &quoted[16], 4);
+  std::memcpy(to + 12, &quoted[16], 4);
   std::memcpy(to + 16, &quoted[12], 4);
   SetIpv4HeaderChecksum(to);
   to[20] = 3;  // destination unreachable
@@ -45,14 +45,14 @@ size_t WriteTooBigV4(Bytes quoted, const IpAddress& source, uint16_t mtu, uint8_
   return bytes;
 }
 
-size_t WriteTooBigV6(Bytes quoted, const IpAddress& source, uint16_t mtu, uint8_t* to) {
+size_t WriteTooBigV6(Bytes quoted, uint16_t mtu, uint8_t* to) {
   const size_t bytes = 48 + quoted.size();
   std::memset(to, 0, 48);
   to[0] = 0x60;
   StoreBe16(to + 4, static_cast<uint16_t>(bytes - 40));
   to[6] = kProtocolIcmpV6;
   to[7] = 64;
-  std::memcpy(to + 8, source.is_v6() ? source.bytes.data() : &quoted[24], 16);
+  std::memcpy(to + 8, &quoted[24], 16);
   std::memcpy(to + 24, &quoted[8], 16);
   to[40] = 2;  // packet too big
   StoreBe32(to + 44, mtu);
@@ -68,12 +68,10 @@ size_t WriteTooBigV6(Bytes quoted, const IpAddress& source, uint16_t mtu, uint8_
 
 }  // namespace
 
-size_t WriteTooBig(Bytes packet, const InnerPacket& inner, const IpAddress& source, uint16_t mtu,
-                   MutableBytes to) {
+size_t WriteTooBig(Bytes packet, const InnerPacket& inner, uint16_t mtu, MutableBytes to) {
   if (!MayAnswer(packet, inner)) return 0;
   const Bytes quoted = packet.first(std::min(packet.size(), kQuotedBytes));
-  return inner.v6 ? WriteTooBigV6(quoted, source, mtu, to.data())
-                  : WriteTooBigV4(quoted, source, mtu, to.data());
+  return inner.v6 ? WriteTooBigV6(quoted, mtu, to.data()) : WriteTooBigV4(quoted, mtu, to.data());
 }
 
 }  // namespace braid

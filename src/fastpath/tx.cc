@@ -199,13 +199,9 @@ void Transmitter::AnswerTooBig(Session& session) {
     answers_in_window_ = 0;
   }
   if (answers_used_ == kMaxAnswers || answers_in_window_ == kMaxAnswersPerSecond) return;
-  IpAddress source;
-  for (const IpAddress& address : state_.options.device_addresses) {
-    if (address.is_v6() == segmenter_.inner().v6) source = address;
-  }
   Answer& answer = answers_[answers_used_];
   const size_t bytes =
-      WriteTooBig(segmenter_.packet(), segmenter_.inner(), source, session.mtu,
+      WriteTooBig(segmenter_.packet(), segmenter_.inner(), session.mtu,
                   MutableBytes(answer.bytes).subspan(kVnetHeaderBytes));
   if (bytes == 0) return;
   ++answers_used_;

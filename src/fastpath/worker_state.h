@@ -38,7 +38,6 @@ struct WorkerOptions {
   int max_gso_datagrams = 1;
   BackendChoice io = BackendChoice::kAuto;
   std::vector<WorkerSocket> sockets;
-  std::vector<IpAddress> device_addresses;     // what ICMP errors are sent from
   std::vector<WorkerMailbox*> mailboxes;       // of all workers, by index
   SlowPathMailbox* slow_path = nullptr;
 };

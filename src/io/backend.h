@@ -7,7 +7,8 @@
 // alive and unchanged until Flush() returns; by then the kernel has taken or refused each one, and
 // `error` tells which. Requests leave in the order in which they were queued, per descriptor.
 //
-// After the descriptors are added nothing here allocates.
+// After the descriptors are added nothing here allocates. A descriptor that was added stays open
+// until the backend is gone: its number must not come to mean another file.
 #pragma once
 
 #include <sys/uio.h>

@@ -185,7 +185,7 @@ class UringBackend final : public Backend {
     if (request.segmentation_refused) return SendUnsegmented(request);
     SendMessage& message = messages_[sends_];
     message.Fill(request, request.payload, IsSegmented(request));
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    io_uring_sqe* sqe = NextSubmission();
     io_uring_prep_sendmsg(sqe, FixedIndex(request.fd), &message.header,
                           MSG_DONTWAIT | MSG_NOSIGNAL);
     Queue(sqe, Tag(Source::kSend, sends_));
@@ -193,7 +193,7 @@ class UringBackend final : public Backend {
   }
 
   void Write(WriteRequest& request) override {
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    io_uring_sqe* sqe = NextSubmission();
     io_uring_prep_writev(sqe, FixedIndex(request.fd), request.parts.data(),
                          static_cast<unsigned>(request.parts.size()), 0);
     Queue(sqe, Tag(Source::kWrite, writes_));
@@ -260,6 +260,14 @@ class UringBackend final : public Backend {
 
   int FixedIndex(int fd) const { return fixed_index_[fd]; }
 
+  // With many sockets the reads to be armed may have filled the queue; a submission empties it.
+  io_uring_sqe* NextSubmission() {
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    if (sqe != nullptr) return sqe;
+    io_uring_submit(&ring_);
+    return io_uring_get_sqe(&ring_);
+  }
+
   void Queue(io_uring_sqe* sqe, uint64_t tag) {
     sqe->flags |= IOSQE_FIXED_FILE;
     sqe->user_data = tag;
@@ -268,8 +276,7 @@ class UringBackend final : public Backend {
 
   void Arm(size_t index) {
     ArmedSource& source = sources_[index];
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    if (sqe == nullptr) return;  // the next Poll comes soon
+    io_uring_sqe* sqe = NextSubmission();
     const int file = FixedIndex(source.fd);
     switch (source.kind) {
       case Source::kTun:
@@ -309,13 +316,11 @@ class UringBackend final : public Backend {
           --in_flight_;
           break;
         default:
-          if (backlog_size_ == backlog_.size()) goto full;
           backlog_[backlog_size_++] = {cqe->user_data, cqe->res, cqe->flags};
           break;
       }
       ++seen;
     }
-  full:
     io_uring_cq_advance(&ring_, seen);
   }
 
@@ -369,8 +374,12 @@ class UringBackend final : public Backend {
   size_t writes_ = 0;
   size_t in_flight_ = 0;
 
-  std::array<Completion, 512> backlog_;
-  std::array<Completion, 512> dispatching_;
+  // Holds all that can arrive before the next Poll arms and refills: each provided buffer once, and
+  // the end of each read. So a flush always gets past arrivals to its own completions.
+  static constexpr size_t kBacklog = kReceiveBuffers + kTunReadBatch + kMaxFiles;
+  static_assert(kBacklog < kCompletionEntries);
+  std::vector<Completion> backlog_ = std::vector<Completion>(kBacklog);
+  std::vector<Completion> dispatching_ = std::vector<Completion>(kBacklog);
   size_t backlog_size_ = 0;
 };
 

@@ -97,6 +97,7 @@ class Daemon final : private PeerHost {
   }
   PeerActivity ActivityOf(PeerSlot peer) override { return workers_.ActivityOf(peer); }
   uint64_t NextHandshakeCounter() override { return counter_->Next(WallNowNs()); }
+  void OnSessionMtu(PeerSlot peer, uint16_t mtu) override;
   void Report(const std::string& line) override { spdlog::info("{}", line); }
 
   void Warn(std::string warning);
@@ -115,7 +116,8 @@ class Daemon final : private PeerHost {
   std::optional<TunnelSockets> sockets_;
   std::optional<TunDevice> device_;
   bool steered_by_bpf_ = false;
-  int mtu_ = 0;
+  int own_mtu_ = 0;  // as configured, or as the paths allow
+  int mtu_ = 0;      // of the device
   std::unique_ptr<PacketPool> stray_pool_;
   WorkerGroup workers_;
   PathMeters meters_;
@@ -196,7 +198,7 @@ absl::Status Daemon::OpenSockets() {
 absl::Status Daemon::OpenDevice() {
   const auto mtu = ChooseMtu();
   if (!mtu.ok()) return mtu.status();
-  mtu_ = *mtu;
+  own_mtu_ = mtu_ = *mtu;
   auto device =
       OpenTun(config_.network.device, workers_.workers(), config_.performance.offloads);
   if (!device.ok()) return device.status();
@@ -214,11 +216,10 @@ absl::Status Daemon::OpenDevice() {
       Warn(std::string(status.message()) + ": workers hand packets to each other instead");
     }
   }
-  DeviceSetup setup{config_.network.device, config_.network.addresses, mtu_, 0};
-  // A whole super-packet then leaves as one segmented send.
-  const int datagram = mtu_ + static_cast<int>(kSealOverheadBytes);
-  setup.gso_max_bytes = static_cast<int>(kMaxUdpPayloadBytes) / datagram * mtu_;
-  if (absl::Status status = SetUpDevice(setup); !status.ok()) return status;
+  if (absl::Status status = SetUpDevice(config_.network.device, config_.network.addresses, mtu_);
+      !status.ok()) {
+    return status;
+  }
   if (absl::Status status = workers_.Start(config_, *device_, *sockets_); !status.ok()) {
     return status;
   }
@@ -458,6 +459,22 @@ void Daemon::Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint) {
           return peers_->SetPathRoute(peer, path, {remote, {}, group}, MonotonicNowNs());
         }
       });
+}
+
+// A client whose MTU is automatic follows what its servers carry, so that its own kernel fragments
+// or refuses what would not fit.
+void Daemon::OnSessionMtu(PeerSlot, uint16_t) {
+  if (config_.network.mtu || config_.role == Role::kServer) return;
+  int smallest = own_mtu_;
+  for (const auto& peer : peers_->all()) {
+    if (peer->established()) smallest = std::min<int>(smallest, peer->mtu);
+  }
+  if (smallest == mtu_) return;
+  if (absl::Status status = SetDeviceMtu(config_.network.device, smallest); !status.ok()) {
+    return spdlog::warn("{}", std::string(status.message()));
+  }
+  mtu_ = smallest;
+  spdlog::info("{} now has MTU {}", config_.network.device, mtu_);
 }
 
 // --- Control ---

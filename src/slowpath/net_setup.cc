@@ -11,6 +11,7 @@
 
 #include <memory>
 
+#include "base/limits.h"
 #include "io/unique_fd.h"
 
 namespace braid {
@@ -31,39 +32,55 @@ absl::Status NetlinkError(int error, const std::string& what) {
   return absl::UnavailableError(what + ": " + nl_geterror(error));
 }
 
-absl::Status SetLink(nl_sock* socket, int index, const DeviceSetup& setup) {
+// A socket of rtnetlink and the device's index there.
+struct Device {
+  NetlinkSocket socket;
+  int index = 0;
+};
+
+absl::StatusOr<Device> Open(const std::string& name) {
+  Device device{NetlinkSocket(nl_socket_alloc()), static_cast<int>(if_nametoindex(name.c_str()))};
+  if (device.socket == nullptr) return absl::ResourceExhaustedError("rtnetlink: no memory");
+  if (const int result = nl_connect(device.socket.get(), NETLINK_ROUTE); result < 0) {
+    return NetlinkError(result, "cannot open rtnetlink");
+  }
+  if (device.index == 0) return absl::NotFoundError("device \"" + name + "\" has vanished");
+  return device;
+}
+
+absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
+  const int datagram_bytes = mtu + static_cast<int>(kSealOverheadBytes);
+  const int gso_max_bytes = static_cast<int>(kMaxUdpPayloadBytes) / datagram_bytes * mtu;
   const std::unique_ptr<nl_msg, Freer<nlmsg_free>> message(
       nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK));
   ifinfomsg header{};
-  header.ifi_index = index;
+  header.ifi_index = device.index;
   header.ifi_flags = IFF_UP;
   header.ifi_change = IFF_UP;
   nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
-  nla_put_u32(message.get(), IFLA_MTU, static_cast<uint32_t>(setup.mtu));
+  nla_put_u32(message.get(), IFLA_MTU, static_cast<uint32_t>(mtu));
   nla_put_u32(message.get(), IFLA_TXQLEN, kTxQueuePackets);
-  if (setup.gso_max_bytes != 0) {
-    nla_put_u32(message.get(), IFLA_GSO_MAX_SIZE, static_cast<uint32_t>(setup.gso_max_bytes));
-  }
-  nl_send_auto(socket, message.get());
-  const int result = nl_wait_for_ack(socket);
+  nla_put_u32(message.get(), IFLA_GSO_MAX_SIZE, static_cast<uint32_t>(gso_max_bytes));
+  nl_send_auto(device.socket.get(), message.get());
+  const int result = nl_wait_for_ack(device.socket.get());
   if (result < 0) {
-    return NetlinkError(result, "network.mtu: cannot bring up \"" + setup.name + "\" with MTU " +
-                                    std::to_string(setup.mtu));
+    return NetlinkError(result, "network.mtu: cannot bring up \"" + name + "\" with MTU " +
+                                    std::to_string(mtu));
   }
   return absl::OkStatus();
 }
 
-absl::Status AddAddress(nl_sock* socket, int index, const IpPrefix& prefix) {
+absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
   const std::unique_ptr<rtnl_addr, Freer<rtnl_addr_put>> address(rtnl_addr_alloc());
   const bool v6 = prefix.address.is_v6();
   const std::unique_ptr<nl_addr, Freer<nl_addr_put>> local(
       nl_addr_build(v6 ? AF_INET6 : AF_INET, prefix.address.bytes.data(), v6 ? 16 : 4));
   nl_addr_set_prefixlen(local.get(), prefix.length);
-  rtnl_addr_set_ifindex(address.get(), index);
+  rtnl_addr_set_ifindex(address.get(), device.index);
   rtnl_addr_set_local(address.get(), local.get());
   // Nobody else is on this link whose address it could be.
   if (v6) rtnl_addr_set_flags(address.get(), IFA_F_NODAD);
-  const int result = rtnl_addr_add(socket, address.get(), 0);
+  const int result = rtnl_addr_add(device.socket.get(), address.get(), 0);
   if (result < 0) {
     return NetlinkError(result, "network.addresses: cannot add " + prefix.ToString());
   }
@@ -72,18 +89,20 @@ absl::Status AddAddress(nl_sock* socket, int index, const IpPrefix& prefix) {
 
 }  // namespace
 
-absl::Status SetUpDevice(const DeviceSetup& setup) {
-  const NetlinkSocket socket(nl_socket_alloc());
-  if (socket == nullptr) return absl::ResourceExhaustedError("rtnetlink: no memory");
-  if (const int result = nl_connect(socket.get(), NETLINK_ROUTE); result < 0) {
-    return NetlinkError(result, "cannot open rtnetlink");
+absl::Status SetUpDevice(const std::string& name, const std::vector<IpPrefix>& addresses,
+                         int mtu) {
+  const auto device = Open(name);
+  if (!device.ok()) return device.status();
+  for (const IpPrefix& prefix : addresses) {
+    if (absl::Status status = AddAddress(*device, prefix); !status.ok()) return status;
   }
-  const int index = static_cast<int>(if_nametoindex(setup.name.c_str()));
-  if (index == 0) return absl::NotFoundError("device \"" + setup.name + "\" has vanished");
-  for (const IpPrefix& prefix : setup.addresses) {
-    if (absl::Status status = AddAddress(socket.get(), index, prefix); !status.ok()) return status;
-  }
-  return SetLink(socket.get(), index, setup);
+  return SetLink(*device, name, mtu);
+}
+
+absl::Status SetDeviceMtu(const std::string& name, int mtu) {
+  const auto device = Open(name);
+  if (!device.ok()) return device.status();
+  return SetLink(*device, name, mtu);
 }
 
 std::optional<int> RouteMtu(const Endpoint& remote, const IpAddress& local,

@@ -12,15 +12,13 @@
 
 namespace braid {
 
-struct DeviceSetup {
-  std::string name;
-  std::vector<IpPrefix> addresses;
-  int mtu = 0;
-  // The largest super-packet that TUN gives: one whose segments fit one segmented send.
-  int gso_max_bytes = 0;
-};
+// Adds the addresses, sets the MTU and brings the device up.
+[[nodiscard]] absl::Status SetUpDevice(const std::string& name,
+                                       const std::vector<IpPrefix>& addresses, int mtu);
 
-[[nodiscard]] absl::Status SetUpDevice(const DeviceSetup& setup);
+// Sets the MTU, and with it the largest super-packet that the kernel gives: one whose segments fit
+// one segmented send.
+[[nodiscard]] absl::Status SetDeviceMtu(const std::string& name, int mtu);
 
 // The MTU of the route to `remote`, as the kernel would send from `local` or `interface` (either may
 // be unset). Nothing when there is no route now.

@@ -366,6 +366,7 @@ void Peers::UseForSending(Peer& peer, TimeNs now_ns) {
               .keypair = peer.current.get(),
               .mtu = peer.mtu});
   host_.Tell({.type = Command::Type::kUsePath, .peer = peer.slot, .path = peer.active_path});
+  host_.OnSessionMtu(peer.slot, peer.mtu);
 }
 
 void Peers::DropSession(Peer& peer, const char* why) {

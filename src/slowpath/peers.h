@@ -31,6 +31,7 @@ struct PeerActivity {
   TimeNs last_rx_ns = 0;
   TimeNs last_tx_ns = 0;
   uint64_t tx_packets = 0;
+  std::array<uint64_t, kMaxPaths> rx_datagrams{};  // by path
 };
 
 // Everything that peers need done around them. Implemented by the daemon, and by tests.
@@ -44,6 +45,8 @@ class PeerHost {
   virtual void Retire(std::unique_ptr<const Keypair> keypair) = 0;
   virtual PeerActivity ActivityOf(PeerSlot peer) = 0;
   virtual uint64_t NextHandshakeCounter() = 0;
+  // A session's largest inner packet was agreed on; it may be smaller than this end's own.
+  virtual void OnSessionMtu(PeerSlot peer, uint16_t mtu) = 0;
   // For the log: one line for a change that an operator cares about.
   virtual void Report(const std::string& line) = 0;
 
@@ -144,6 +147,8 @@ class Peers {
 
   const std::vector<std::unique_ptr<Peer>>& all() const { return peers_; }
   const DropCounters& drops() const { return drops_; }
+  // Of keypairs and of attempts.
+  size_t indices_in_use() const { return by_index_.size(); }
   const PeersOptions& options() const { return options_; }
 
   // A peer whose next attempt wants its endpoint's name resolved again.

@@ -43,9 +43,6 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
   options.offloads = device.offloads;
   options.max_gso_datagrams = config.performance.offloads ? ProbeMaxGsoDatagrams() : 1;
   options.io = ChoiceOf(config.performance.io);
-  for (const IpPrefix& prefix : config.network.addresses) {
-    options.device_addresses.push_back(prefix.address);
-  }
   for (auto& mailbox : mailboxes_) options.mailboxes.push_back(mailbox.get());
   options.slow_path = &events_;
   const std::vector<int> usable = UsableCpus();
