@@ -29,7 +29,8 @@ bool Segmenter::BeginPacket(const VnetHeader& vnet) {
 }
 
 // Only the outermost transport header's partial checksum may travel as such. Another one, such as
-// that of a packet inside VXLAN, is finished here.
+// that of a packet inside VXLAN, is finished here. One in the headers that were parsed is refused: it
+// would change what was read of them.
 bool Segmenter::FinishForeignChecksum(const VnetHeader& vnet) {
   if (inner_.l4_header_bytes != 0 && vnet.checksum_start == inner_.l4_offset &&
       vnet.checksum_offset == inner_.checksum_offset()) {
@@ -37,6 +38,7 @@ bool Segmenter::FinishForeignChecksum(const VnetHeader& vnet) {
     return true;
   }
   const size_t checksum_at = size_t{vnet.checksum_start} + vnet.checksum_offset;
+  if (vnet.checksum_start < inner_.headers_bytes()) return false;
   if (vnet.checksum_start >= packet_.size() || checksum_at + 2 > packet_.size()) return false;
   FinishChecksum(packet_, vnet.checksum_start, checksum_at);
   return true;

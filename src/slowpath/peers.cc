@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/status/status.h"
 
@@ -92,6 +93,7 @@ bool Peers::WantsResolving(const Peer& peer) {
 // --- Datagrams ---
 
 bool Peers::OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns) {
+  if (closed_) return false;
   Header header;
   switch (ReadHeader(datagram, header)) {
     case HeaderVerdict::kOk: break;
@@ -115,19 +117,20 @@ bool Peers::OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns) 
 }
 
 void Peers::OnEvent(const Event& event, TimeNs now_ns) {
-  if (event.peer >= peers_.size()) return;
+  if (closed_ || event.peer >= peers_.size()) return;
   Peer& peer = *peers_[event.peer];
   switch (event.type) {
-    case Event::Type::kNeedHandshake:
-      if (peer.initiates && peer.next_attempt_ns == 0) peer.next_attempt_ns = now_ns;
+    case Event::Type::kNeedHandshake: {
+      // What a worker asked for may have come about in the meantime.
+      const bool has_keys = peer.established() && now_ns < peer.current->seal_until_ns;
+      if (peer.initiates && !has_keys && peer.next_attempt_ns == 0) peer.next_attempt_ns = now_ns;
       break;
+    }
     case Event::Type::kOpened:
       if (peer.next != nullptr && peer.next->id == event.keypair_id) PromoteNext(peer, now_ns);
       break;
     case Event::Type::kPeerClosed:
-      if (peer.current != nullptr && peer.current->id == event.keypair_id) {
-        DropSession(peer, "closed by the other end");
-      }
+      OnClose(peer, event.keypair_id);
       break;
     case Event::Type::kNone:
     case Event::Type::kDatagram: break;
@@ -137,10 +140,9 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
 // --- Initiating ---
 
 void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
-  if (peer.attempt) by_index_.erase(peer.attempt_index);
+  EndAttempt(peer);
   // An unanswered mac2 may have been wrong for the other end, so the next goes without.
   if (peer.attempt_had_cookie) peer.paths[peer.attempt_path].stamper->DropCookie();
-  peer.attempt.reset();
 
   // Each attempt takes the next path that leads anywhere.
   size_t path_id = peer.attempt_path + (peer.retry_same_path ? 0u : 1u);
@@ -176,6 +178,11 @@ void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
   host_.SendDatagram(path.route, {datagram.data(), *bytes});
 }
 
+void Peers::EndAttempt(Peer& peer) {
+  if (peer.attempt) by_index_.erase(peer.attempt_index);
+  peer.attempt.reset();
+}
+
 void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
   const auto header = ReadHandshakeHeader(datagram, Kind::kResponse);
   if (!header) return drops_.Count(Drop::handshake_malformed);
@@ -191,11 +198,10 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
   if (!result.ok()) return drops_.Count(Drop::handshake_unauthentic);
 
   const ResponsePayload& response = result->response;
-  by_index_.erase(peer.attempt_index);
+  EndAttempt(peer);
   auto keypair = MakeKeypair(peer, result->roots, peer.attempt_index, response.sender_index,
                              response.cipher, response.lanes,
                              (response.features & kFeatureContinues) != 0, now_ns);
-  peer.attempt.reset();
   peer.attempt_had_cookie = false;
   peer.attempts = 0;
   peer.next_attempt_ns = 0;
@@ -299,7 +305,9 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
 // The peer has used the new keys: it has our response, so it receives where the initiation came
 // from, and holds the preshared key.
 void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
-  const bool first = !peer.established();
+  // Of this peer, or of its present process: which paths it has now only this handshake has shown.
+  const bool first =
+      !peer.established() || peer.next->generation != peer.current->generation;
   Withdraw(peer, peer.previous);
   peer.previous = std::move(peer.current);
   peer.current = std::move(peer.next);
@@ -377,7 +385,8 @@ void Peers::DropSession(Peer& peer, const char* why) {
   Withdraw(peer, peer.next);
   for (PeerPath& path : peer.paths) {
     path.up = false;
-    path.pinged_ns = 0;
+    path.pings.Forget();
+    path.ping_under_way = false;
     path.unanswered_pings = 0;
   }
 }
@@ -457,18 +466,28 @@ void Peers::OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair
     case ControlMessage::Type::kConfirmEpoch:
       return peer.sender.ConfirmEpoch(message.session, message.epoch);
     case ControlMessage::Type::kHello: return;
-    case ControlMessage::Type::kClose:
-      if (&keypair == peer.current.get()) DropSession(peer, "closed by the other end");
-      return;
+    case ControlMessage::Type::kClose: return OnClose(peer, keypair.id);
   }
+}
+
+// The other end speaks under the keys before until it has seen the current ones in use. Apart from
+// that, a close under them is of an earlier session.
+void Peers::OnClose(Peer& peer, uint64_t keypair_id) {
+  const auto is = [keypair_id](const std::unique_ptr<const Keypair>& keypair) {
+    return keypair != nullptr && keypair->id == keypair_id;
+  };
+  if (!is(peer.current) && (peer.confirmed_current || !is(peer.previous))) return;
+  DropSession(peer, "closed by the other end");
 }
 
 void Peers::OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, TimeNs now_ns) {
   if (path.source.OnPong(token)) return MoveTo(peer, path_id, path.source.current(), now_ns);
-  if (path.pinged_ns == 0 || token != path.ping_token) return;
-  const double rtt_ms = static_cast<double>(now_ns - path.pinged_ns) / kMillisecondNs;
+  const auto sent_ns = path.pings.SentAt(token);
+  if (!sent_ns) return;
+  const double rtt_ms = static_cast<double>(now_ns - *sent_ns) / kMillisecondNs;
   path.rtt_ms = path.rtt_ms ? *path.rtt_ms + kRttWeight * (rtt_ms - *path.rtt_ms) : rtt_ms;
-  path.pinged_ns = 0;
+  path.pings.Forget();
+  path.ping_under_way = false;
   path.unanswered_pings = 0;
   path.next_ping_ns = now_ns + peer.keepalive_ns;
   if (!path.up) {
@@ -492,13 +511,10 @@ void Peers::SendControl(Peer& peer, uint8_t path_id, const Route& route,
 
 void Peers::SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns) {
   PeerPath& path = peer.paths[path_id];
-  // A ping that is repeated keeps its token and its time, so that a late answer still counts.
-  if (path.pinged_ns == 0) {
-    path.pinged_ns = now_ns;
-    path.ping_token = RandomToken();
-  }
+  const uint64_t token = path.pings.Add(RandomToken(), now_ns);
+  path.ping_under_way = true;
   path.next_ping_ns = now_ns + PingTimeout(path);
-  SendControl(peer, path_id, path.route, {ControlMessage::Type::kPing, path.ping_token}, now_ns);
+  SendControl(peer, path_id, path.route, {ControlMessage::Type::kPing, token}, now_ns);
 }
 
 PeerPath& Peers::PathOf(Peer& peer, uint8_t path_id) {
@@ -538,6 +554,7 @@ void Peers::ChoosePath(Peer& peer) {
 // --- Time ---
 
 void Peers::Tick(TimeNs now_ns) {
+  if (closed_) return;
   for (auto& peer : peers_) {
     TickKeys(*peer, now_ns);
     const PeerActivity activity = host_.ActivityOf(peer->slot);
@@ -556,12 +573,17 @@ void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
 }
 
 void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
+  // What workers heard counts for the path that it came over, or a dead one would be kept by the
+  // traffic of another.
+  for (size_t id = 0; id < peer.paths.size(); ++id) {
+    PeerPath& path = peer.paths[id];
+    if (std::exchange(path.rx_datagrams, activity.rx_datagrams[id]) == path.rx_datagrams) continue;
+    path.heard_ns = std::max(path.heard_ns, activity.last_rx_ns);
+  }
   if (!peer.initiates) {
-    PeerPath& active = peer.paths[peer.active_path];
-    active.up = now_ns < std::max(active.heard_ns, activity.last_rx_ns) + kServerPathSilenceNs ||
-                peer.paths.size() == 1;
     for (PeerPath& path : peer.paths) {
-      if (&path != &active) path.up = now_ns < path.heard_ns + kServerPathSilenceNs;
+      path.up = path.route.remote.is_set() && (peer.paths.size() == 1 ||
+                                               now_ns < path.heard_ns + kServerPathSilenceNs);
     }
     return ChoosePath(peer);
   }
@@ -569,7 +591,7 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
     PeerPath& path = peer.paths[id];
     if (!path.route.remote.is_set()) continue;
     const auto path_id = static_cast<uint8_t>(id);
-    if (path.pinged_ns != 0) {
+    if (path.ping_under_way) {
       if (now_ns < path.next_ping_ns) continue;
       if (++path.unanswered_pings >= kPingsUntilHandshake && path.up) {
         path.up = false;
@@ -578,10 +600,10 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
       SendPing(peer, path_id, now_ns);
       continue;
     }
-    const TimeNs heard_ns = std::max(path.heard_ns, activity.last_rx_ns);
     const bool due = peer.keepalive_ns != 0 && now_ns >= path.next_ping_ns;
-    const bool unanswered_traffic = id == peer.active_path && activity.last_tx_ns > heard_ns &&
-                                    now_ns > heard_ns + kPingTimeoutNs;
+    const bool unanswered_traffic = id == peer.active_path &&
+                                    activity.last_tx_ns > path.heard_ns &&
+                                    now_ns > path.heard_ns + kPingTimeoutNs;
     if (due || unanswered_traffic || !peer.confirmed_current) SendPing(peer, path_id, now_ns);
   }
 }
@@ -600,12 +622,14 @@ void Peers::TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_
 
 void Peers::Close(TimeNs now_ns) {
   for (auto& peer : peers_) {
-    if (!peer->established()) continue;
-    SendControl(*peer, peer->active_path, peer->paths[peer->active_path].route,
-                {ControlMessage::Type::kClose}, now_ns);
-    peer->initiates = false;
+    if (peer->established()) {
+      SendControl(*peer, peer->active_path, peer->paths[peer->active_path].route,
+                  {ControlMessage::Type::kClose}, now_ns);
+    }
+    EndAttempt(*peer);
     DropSession(*peer, "this end stops");
   }
+  closed_ = true;
 }
 
 }  // namespace braid

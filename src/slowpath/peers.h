@@ -65,17 +65,45 @@ struct PeersOptions {
   uint64_t rekey_after_packets = uint64_t{1} << 36;
 };
 
+// The pings of a path that may still be answered. Each has a token of its own, so that an answer
+// tells how long it took also when others before it were lost.
+class PathPings {
+ public:
+  // The token to send.
+  uint64_t Add(uint64_t token, TimeNs now_ns) {
+    pings_[next_++ % pings_.size()] = {token, now_ns};
+    return token;
+  }
+  // When the ping with this token left; nothing when there is none.
+  std::optional<TimeNs> SentAt(uint64_t token) const {
+    for (const Ping& ping : pings_) {
+      if (ping.sent_ns != 0 && ping.token == token) return ping.sent_ns;
+    }
+    return std::nullopt;
+  }
+  void Forget() { pings_ = {}; }
+
+ private:
+  struct Ping {
+    uint64_t token = 0;
+    TimeNs sent_ns = 0;  // 0: none
+  };
+  std::array<Ping, 8> pings_{};
+  size_t next_ = 0;
+};
+
 // One way to a peer, as the slow path keeps it.
 struct PeerPath {
   std::string name;
   Route route;              // remote unset: not known (yet)
   SourceTracker source;     // of the slow lane
   std::optional<MacStamper> stamper;
-  uint64_t ping_token = 0;  // of the ping that is under way
-  TimeNs pinged_ns = 0;     // when it left; 0: none is under way
+  PathPings pings;
+  bool ping_under_way = false;
   TimeNs next_ping_ns = 0;
   int unanswered_pings = 0;
-  TimeNs heard_ns = 0;      // the last authentic slow-lane packet over it
+  TimeNs heard_ns = 0;         // the last authentic packet over it
+  uint64_t rx_datagrams = 0;   // of the workers, when they were last looked at
   std::optional<double> rtt_ms;  // smoothed
   bool up = false;
 };
@@ -142,7 +170,7 @@ class Peers {
   static constexpr DurationNs kTickNs = 100 * kMillisecondNs;
   void Tick(TimeNs now_ns);
 
-  // Tells every peer that this end goes away.
+  // Tells every peer that this end goes away. Nothing is sent or taken from then on.
   void Close(TimeNs now_ns);
 
   const std::vector<std::unique_ptr<Peer>>& all() const { return peers_; }
@@ -179,12 +207,14 @@ class Peers {
   void OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair& keypair,
                  const Route& back, Bytes plain, TimeNs now_ns);
   void OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, TimeNs now_ns);
+  void OnClose(Peer& peer, uint64_t keypair_id);
   void SendControl(Peer& peer, uint8_t path_id, const Route& route, const ControlMessage& message,
                    TimeNs now_ns);
   void SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns);
   PeerPath& PathOf(Peer& peer, uint8_t path_id);
   void MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs now_ns);
   void ChoosePath(Peer& peer);
+  void EndAttempt(Peer& peer);
 
   // Time.
   void TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
@@ -204,6 +234,7 @@ class Peers {
   std::unordered_map<std::string, Peer*> by_key_;
   std::unordered_map<uint32_t, IndexEntry> by_index_;
   uint64_t next_keypair_id_ = 1;
+  bool closed_ = false;
   DropCounters drops_;
 };
 

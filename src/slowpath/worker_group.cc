@@ -128,6 +128,9 @@ PeerActivity WorkerGroup::ActivityOf(PeerSlot peer) const {
     activity.last_tx_ns =
         std::max(activity.last_tx_ns, session.last_tx_ns.load(std::memory_order_relaxed));
     activity.tx_packets += session.tx_packets.Get();
+    for (size_t path = 0; path < kMaxPaths; ++path) {
+      activity.rx_datagrams[path] += session.traffic[path].rx_datagrams.Get();
+    }
   }
   return activity;
 }

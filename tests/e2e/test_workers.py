@@ -1,0 +1,70 @@
+"""Different numbers of workers and of lanes at the two ends, also with ports rewritten on the way.
+
+    client 10.20.1.1 ── nat 10.20.1.2 ╎ 10.30.1.1 ── 10.30.1.2 server
+"""
+from lab_test import LabTest, each
+from topology import INNER, Tunnel
+from traffic import flood, iperf, tcp_mbps
+
+
+def nat_between(lab):
+    """client, nat, server; the nat gives every flow another port."""
+    client, nat, server = (lab.namespace(name) for name in ("client", "nat", "server"))
+    lab.link(client, "10.20.1.1/24", nat, "10.20.1.2/24")
+    lab.link(nat, "10.30.1.1/24", server, "10.30.1.2/24")
+    client.ip("route add default via 10.20.1.2")
+    nat.forward()
+    set_nat_ports(nat, "20000-29999")
+    return client, nat, server
+
+
+def set_nat_ports(nat, ports):
+    nat.nft(f"""
+        table ip nat {{}}
+        delete table ip nat
+        table ip nat {{
+            chain out {{
+                type nat hook postrouting priority srcnat;
+                oifname "server" meta l4proto udp masquerade to :{ports} random
+            }}
+        }}""")
+
+
+class Workers(LabTest):
+    def assert_flows_pass(self, tunnel):
+        client, server = tunnel.client_ns, tunnel.server_ns
+        for family in (4, 6):
+            for to_ns, from_ns, address in ((server, client, INNER[family][1]),
+                                            (client, server, INNER[family][0])):
+                got, sent = flood(to_ns, from_ns, address, size="16-1300", rate=10000, flows=32)
+                self.assertEqual((got["received"], got["late"], got["doubled"], got["damaged"]),
+                                 (sent["sent"], 0, 0, 0))
+        for way in ((), ("-R",)):
+            report = iperf(server, client, INNER[4][1], "-P", 16, *way, seconds=2)
+            self.assertGreater(tcp_mbps(report), 50)
+
+    @each(io=("io_uring", "epoll"))
+    @each(workers=((1, 3), (4, 2), (3, 1), (1, 1)))
+    def test_unequal_workers(self, workers, io):
+        of = lambda count: {"performance": {"workers": count, "pin": False, "io": io}}
+        tunnel = Tunnel(self.lab, client=of(workers[0]), server=of(workers[1])).start()
+        for daemon, count in zip(tunnel.daemons, workers):
+            self.assertEqual(daemon.status()["workers"], count)
+        self.assert_flows_pass(tunnel)
+        for daemon in tunnel.daemons:
+            self.assertEqual({name: n for name, n in daemon.drops().items()
+                              if n and name in ("bad_lane", "unauthentic", "replayed")}, {})
+
+    @each(lanes=((1, 16), (128, 7)))
+    def test_unequal_lanes(self, lanes):
+        of = lambda count: {"tunnel": {"lanes": count}, "performance": {"workers": 2}}
+        self.assert_flows_pass(Tunnel(self.lab, client=of(lanes[0]), server=of(lanes[1])).start())
+
+    @each(workers=((2, 4), (3, 2)))
+    def test_ports_rewritten_on_the_way(self, workers):
+        of = lambda count: {"performance": {"workers": count, "pin": False}}
+        client, _, server = nat_between(self.lab)
+        tunnel = Tunnel(self.lab, machines=(client, server), server_address="10.30.1.2",
+                        client=of(workers[0]), server=of(workers[1])).start()
+        self.assert_flows_pass(tunnel)
+        self.assertTrue(tunnel.server.path()["remote"].startswith("10.30.1.1:2"))
