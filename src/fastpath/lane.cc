@@ -14,6 +14,8 @@ constexpr uint64_t kMaxSequence = uint64_t{1} << 60;
 std::optional<Drop> LaneSender::Prepare(const Keypair& keypair, uint8_t lane, TimeNs now_ns) {
   left_ = 0;
   if (now_ns >= keypair.seal_until_ns || sequence_ >= kMaxSequence) return Drop::expired_key;
+  // There is no way back to an earlier keypair, whose packets were counted already.
+  if (keypair.id < keypair_id_) return Drop::expired_key;
   if (keypair.id != keypair_id_) {
     keypair_id_ = keypair.id;
     remote_index_ = keypair.remote_index;
@@ -34,7 +36,7 @@ std::optional<Drop> LaneSender::Prepare(const Keypair& keypair, uint8_t lane, Ti
 }
 
 void LaneSender::Seal(Kind kind, uint8_t path, uint8_t flags, Bytes plain, uint8_t* out) {
-  if (left_ == 0) std::abort();
+  if (left_ == 0 || (path & kPathIdMask) >= kMaxPaths) std::abort();
   --left_;
   ++sealed_in_epoch_;
   WriteHeader(out, {kind, remote_index_, lane_, path, static_cast<uint8_t>(epoch_), flags,

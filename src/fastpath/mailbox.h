@@ -29,7 +29,11 @@ class Doorbell {
   int fd() const { return fd_.get(); }
 
   // The owner, before it looks at its rings for the last time; and after it woke.
-  void AnnounceSleep() { sleeping_.store(true, std::memory_order_seq_cst); }
+  void AnnounceSleep() {
+    sleeping_.store(true, std::memory_order_relaxed);
+    // Either this thread sees what was put in, or whoever did so sees that it sleeps.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
   void AnnounceAwake() { sleeping_.store(false, std::memory_order_relaxed); }
 
   // Anyone, after having put something in.

@@ -43,7 +43,8 @@ class SourceTracker {
       current_ = source;
       return false;
     }
-    if (source == candidate_ && now_ns < pinged_ns_ + kPingIntervalNs) return false;
+    // Also where two sources alternate, as when somebody repeats the peer's packets.
+    if (pinged_ns_ != 0 && now_ns < pinged_ns_ + kPingIntervalNs) return false;
     if (!(source == candidate_)) token_ = draw_token();
     candidate_ = source;
     pinged_ns_ = now_ns;

@@ -28,6 +28,7 @@ Receiver::Receiver(WorkerState& state, Transmitter& transmitter)
 void Receiver::OnDatagrams(PacketPtr packet, const Incoming& incoming, bool handed) {
   if (held_used_ == kMaxHeld) FlushAll();
   const MutableBytes all = packet->bytes();
+  if (all.empty()) return state_.drops.Count(Drop::short_datagram);
   const size_t stride = incoming.datagram_bytes == 0 ? all.size() : incoming.datagram_bytes;
   for (size_t at = 0; at < all.size(); at += stride) {
     OnDatagram(all.subspan(at, std::min(stride, all.size() - at)), incoming, handed);

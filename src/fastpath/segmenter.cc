@@ -29,8 +29,8 @@ bool Segmenter::BeginPacket(const VnetHeader& vnet) {
 }
 
 // Only the outermost transport header's partial checksum may travel as such. Another one, such as
-// that of a packet inside VXLAN, is finished here. One in the headers that were parsed is refused: it
-// would change what was read of them.
+// that of a packet inside VXLAN, is finished here. One in the headers that were parsed is refused:
+// it would change what was read of them.
 bool Segmenter::FinishForeignChecksum(const VnetHeader& vnet) {
   if (inner_.l4_header_bytes != 0 && vnet.checksum_start == inner_.l4_offset &&
       vnet.checksum_offset == inner_.checksum_offset()) {

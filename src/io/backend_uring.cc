@@ -115,11 +115,16 @@ class UringBackend final : public Backend {
 
   ~UringBackend() override {
     if (!ring_ready_) return;
-    // Closing the ring cancels its reads at some later time; the buffers go away now.
+    // Closing the ring would cancel its reads and let go of its files at some later time; the
+    // buffers go away now, and who waits for this end may bind the same port at once.
     io_uring_sync_cancel_reg everything{};
     everything.flags = IORING_ASYNC_CANCEL_ALL | IORING_ASYNC_CANCEL_ANY;
     everything.timeout = {-1, -1};
     io_uring_register_sync_cancel(&ring_, &everything);
+    __kernel_timespec at_once{0, 0};
+    io_uring_cqe* first = nullptr;
+    io_uring_submit_and_wait_timeout(&ring_, &first, 1, &at_once, nullptr);
+    io_uring_unregister_files(&ring_);
     io_uring_queue_exit(&ring_);
   }
 

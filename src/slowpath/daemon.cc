@@ -12,8 +12,8 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <nlohmann/json.hpp>
+#include <thread>
 
-#include "absl/cleanup/cleanup.h"
 #include "io/tun.h"
 #include "io/tun_steering.h"
 #include "slowpath/control_server.h"
@@ -36,6 +36,8 @@ constexpr int kDatagramsPerWake = 64;  // from one socket, before others have th
 constexpr int kEventsPerWake = 256;
 constexpr int kStrayBuffers = 32;      // packets of workers' lanes that came to the slow lane's socket
 constexpr auto kResolveEvery = std::chrono::seconds(5);
+constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
+constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
 
 uint64_t WallNowNs() {
   timespec now;
@@ -64,6 +66,7 @@ class Daemon final : private PeerHost {
   absl::Status ReadKeys();
   absl::Status OpenSockets();
   absl::Status OpenDevice();
+  absl::Status StartWorkers();
   absl::Status AddPeers();
   absl::Status ListenForControl();
   absl::StatusOr<int> ChooseMtu();
@@ -135,8 +138,15 @@ class Daemon final : private PeerHost {
 
 absl::Status Daemon::Run() {
   for (auto step : {&Daemon::ReadKeys, &Daemon::OpenSockets, &Daemon::OpenDevice,
-                    &Daemon::AddPeers, &Daemon::ListenForControl}) {
-    if (absl::Status status = (this->*step)(); !status.ok()) return status;
+                    &Daemon::StartWorkers, &Daemon::AddPeers, &Daemon::ListenForControl}) {
+    absl::Status status = (this->*step)();
+    // The kernel may need a moment to let go of what a killed daemon has held.
+    const TimeNs give_up_ns = MonotonicNowNs() + kWaitForPredecessorNs;
+    while (absl::IsAlreadyExists(status) && MonotonicNowNs() < give_up_ns) {
+      std::this_thread::sleep_for(kPredecessorPoll);
+      status = (this->*step)();
+    }
+    if (!status.ok()) return status;
   }
   signals_.async_wait([this](const boost::system::error_code& error, int) {
     if (!error) Shutdown();
@@ -216,10 +226,10 @@ absl::Status Daemon::OpenDevice() {
       Warn(std::string(status.message()) + ": workers hand packets to each other instead");
     }
   }
-  if (absl::Status status = SetUpDevice(config_.network.device, config_.network.addresses, mtu_);
-      !status.ok()) {
-    return status;
-  }
+  return SetUpDevice(config_.network.device, config_.network.addresses, mtu_);
+}
+
+absl::Status Daemon::StartWorkers() {
   if (absl::Status status = workers_.Start(config_, *device_, *sockets_); !status.ok()) {
     return status;
   }

@@ -52,6 +52,11 @@ absl::Status HandshakeCounter::Save(uint64_t value) {
   if (!written || rename(temporary.c_str(), path_.c_str()) != 0) {
     return absl::ErrnoToStatus(errno, "security.state_dir: cannot replace \"" + path_ + "\"");
   }
+  // The new name is on disk only when its directory is.
+  const UniqueFd directory(open(state_dir_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || fsync(directory.get()) != 0) {
+    return absl::ErrnoToStatus(errno, "security.state_dir: cannot write to \"" + state_dir_ + "\"");
+  }
   return absl::OkStatus();
 }
 

@@ -185,7 +185,9 @@ void Peers::EndAttempt(Peer& peer) {
 
 void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
   const auto header = ReadHandshakeHeader(datagram, Kind::kResponse);
-  if (!header) return drops_.Count(Drop::handshake_malformed);
+  if (!header || datagram.size() < kResponseBytes) {
+    return drops_.Count(Drop::handshake_malformed);
+  }
   const auto found = by_index_.find(header->session);
   if (found == by_index_.end() || found->second.keypair != nullptr) {
     return drops_.Count(Drop::handshake_unexpected);
@@ -244,6 +246,9 @@ void Peers::OnCookie(Bytes datagram, TimeNs now_ns) {
 // --- Responding ---
 
 void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
+  if (datagram.size() < kInitiationBytes || !ReadHandshakeHeader(datagram, Kind::kInitiation)) {
+    return drops_.Count(Drop::handshake_malformed);
+  }
   switch (cookies_.Admit(datagram, back.remote, flood_.UnderLoad(now_ns), now_ns)) {
     case Admission::kRefused: return drops_.Count(Drop::handshake_bad_mac);
     case Admission::kNeedsCookie: {

@@ -65,6 +65,11 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
 
 void WorkerGroup::Stop() {
   for (auto& worker : workers_) worker->Stop();
+  // What a worker put into another's mailbox after that one's end goes back while its pool lives.
+  HandedPacket unread;
+  for (auto& mailbox : mailboxes_) {
+    while (mailbox->packets.TryPop(unread)) unread.packet.reset();
+  }
 }
 
 void WorkerGroup::Tell(const Command& command) {
@@ -116,7 +121,8 @@ void WorkerGroup::Tick() {
 
 void WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
   WorkerMailbox& mailbox = *mailboxes_[lane % mailboxes_.size()];
-  if (mailbox.packets.TryPush(std::move(packet))) mailbox.doorbell.Ring();
+  if (!mailbox.packets.TryPush(std::move(packet))) return drops_.Count(Drop::inbox_full);
+  mailbox.doorbell.Ring();
 }
 
 PeerActivity WorkerGroup::ActivityOf(PeerSlot peer) const {
@@ -161,7 +167,7 @@ WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
 }
 
 uint64_t WorkerGroup::Drops(Drop reason) const {
-  uint64_t drops = 0;
+  uint64_t drops = drops_.Get(reason);
   for (const auto& worker : workers_) drops += worker->state().drops.Get(reason);
   return drops;
 }

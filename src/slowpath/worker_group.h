@@ -71,6 +71,7 @@ class WorkerGroup {
   std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
   std::vector<uint64_t> commands_given_;      // by worker
   std::deque<Retired> retired_;
+  DropCounters drops_;  // of packets that came no further than here
   std::unique_ptr<const RouteTable> routes_;
   std::string backend_name_;
   std::string fallback_reason_;

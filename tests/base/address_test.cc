@@ -85,11 +85,16 @@ TEST(IpPrefix, ContainsItsOwnFamilyOnly) {
     const char* address;
     bool contains;
   };
-  for (const Case& c : {Case{"10.0.0.0/8", "10.255.0.1", true}, {"10.0.0.0/8", "11.0.0.0", false},
-                        {"10.0.0.7/31", "10.0.0.6", true}, {"10.0.0.7/31", "10.0.0.8", false},
-                        {"0.0.0.0/0", "1.2.3.4", true}, {"0.0.0.0/0", "::1", false},
-                        {"::/0", "0.0.0.0", false}, {"::/0", "fd00::1", true},
-                        {"fd77::/64", "fd77::ffff:1", true}, {"fd77::/64", "fd77:0:0:1::", false}}) {
+  for (const Case& c : {Case{"10.0.0.0/8", "10.255.0.1", true},
+                        {"10.0.0.0/8", "11.0.0.0", false},
+                        {"10.0.0.7/31", "10.0.0.6", true},
+                        {"10.0.0.7/31", "10.0.0.8", false},
+                        {"0.0.0.0/0", "1.2.3.4", true},
+                        {"0.0.0.0/0", "::1", false},
+                        {"::/0", "0.0.0.0", false},
+                        {"::/0", "fd00::1", true},
+                        {"fd77::/64", "fd77::ffff:1", true},
+                        {"fd77::/64", "fd77:0:0:1::", false}}) {
     EXPECT_EQ(Prefix(c.prefix).Contains(Address(c.address)), c.contains)
         << c.prefix << " " << c.address;
   }

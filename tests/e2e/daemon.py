@@ -121,6 +121,10 @@ class Daemon:
         done = run(natives.braid(), "status", "--json", "--socket", self.socket_path)
         return json.loads(done.stdout)
 
+    def shown_status(self):
+        """As people see it."""
+        return run(natives.braid(), "status", "--socket", self.socket_path).stdout
+
     def peer(self, name=None):
         """A peer's part of the status; the first one's where none is named."""
         peers = self.status()["peers"]
@@ -146,7 +150,7 @@ class Daemon:
             return []
         wrong = []
         running = self.process.poll() is None
-        last = self.try_status() if running else None
+        last = self._summary() if running else ""
         code = self.process.stop(signal.SIGTERM)
         if code != 0:
             how = "when it was stopped" if running else "by itself"
@@ -158,10 +162,17 @@ class Daemon:
         if os.path.exists(self.socket_path):
             wrong.append(f"{self.name} left its control socket")
         self._forget()
-        if last:
-            self._logs.append(f"drops: { {name: n for name, n in last['drops'].items() if n} }, "
-                              f"peers: {json.dumps(last['peers'])}\n")
+        self._logs.append(last)
         return wrong
+
+    def _summary(self):
+        """What it and the kernel counted, for those who look for a lost packet."""
+        status = self.try_status()
+        if status is None:
+            return ""
+        drops = {name: count for name, count in status["drops"].items() if count}
+        device = self.ns.ip(f"-s link show dev {self.device}", check=False).stdout
+        return f"summary: drops {drops}, peers {json.dumps(status['peers'])}\n{device}"
 
     def _device_goes(self, seconds=1):
         end = time.monotonic() + seconds

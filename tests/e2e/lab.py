@@ -213,7 +213,7 @@ class Lab:
         self.folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
         self.namespaces = {}
         self.processes = []
-        self.daemons = []  # of daemon.Daemon
+        self.daemons = []  # of daemon.Daemon; they end with their processes
         _open_labs.append(self)
 
     def __enter__(self):

@@ -19,7 +19,7 @@ def each(**choices):
 
 def _label(name, value):
     if isinstance(value, tuple):
-        return "_".join(_label(name, each_value) for each_value in value)
+        return "_".join(str(part) for part in value if part != "")
     return f"{name}{value}" if isinstance(value, int) else str(value)
 
 

@@ -26,7 +26,7 @@ class Rekey(LabTest):
         address = INNER[4][1] if way == "up" else INNER[4][0]
         if way == "down":
             ends.reverse()
-        got, sent = flood(*ends, address, size="16-1384", rate=8000, seconds=6, flows=16)
+        got, sent = flood(*ends, address, size="16-1384", rate=8000, seconds=4, flows=16)
         self.assertEqual((got["received"], got["doubled"], got["damaged"]), (sent["sent"], 0, 0))
         self.assertLess(tunnel.client.peer()["last_handshake_s"], 3)
         self.assert_nothing_dropped(tunnel)
@@ -35,7 +35,7 @@ class Rekey(LabTest):
         tunnel = Tunnel(self.lab, both=EVERY_SECOND).start()
         for way in ((), ("-R",)):
             report = iperf(tunnel.server_ns, tunnel.client_ns, INNER[4][1], "-P", 2, *way,
-                           seconds=5)
+                           seconds=3)
             rates = [each["sum"]["bits_per_second"] for each in report["intervals"]]
             self.assertGreater(min(rates) / 1e6, 100)
         self.assertGreater(tcp_mbps(report), 100)
@@ -44,7 +44,7 @@ class Rekey(LabTest):
     def test_every_second_while_idle(self):
         """Keepalives and handshakes keep an idle tunnel usable at any moment."""
         tunnel = Tunnel(self.lab, both=EVERY_SECOND).start()
-        time.sleep(4)
+        time.sleep(3)
         self.assertTrue(tunnel.client.is_established() and tunnel.server.is_established())
         self.assertLess(tunnel.client.peer()["last_handshake_s"], 3)
         self.assert_nothing_dropped(tunnel)
@@ -53,10 +53,10 @@ class Rekey(LabTest):
     def test_by_packets(self, packets):
         tunnel = Tunnel(self.lab, both={"security": {"rekey_after_packets": packets}}).start()
         got, sent = flood(tunnel.server_ns, tunnel.client_ns, INNER[4][1], size="100", rate=10000,
-                          seconds=3, flows=4)
+                          seconds=2, flows=4)
         self.assertEqual(got["received"], sent["sent"])
         got, sent = flood(tunnel.client_ns, tunnel.server_ns, INNER[4][0], size="100", rate=10000,
-                          seconds=3, flows=4)
+                          seconds=2, flows=4)
         self.assertEqual(got["received"], sent["sent"])
         self.assertLess(tunnel.client.peer()["last_handshake_s"], 6)
         self.assert_nothing_dropped(tunnel)

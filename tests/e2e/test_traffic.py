@@ -6,7 +6,7 @@
 from daemon import Identity
 from lab_test import LabTest, each
 from topology import INNER, Tunnel
-from traffic import flood, iperf, ping, tcp_mbps, udp_lost
+from traffic import flood, iperf, ping, tcp_mbps
 
 
 class Traffic(LabTest):
@@ -60,12 +60,16 @@ class Traffic(LabTest):
         self.assertEqual(got["received"], sent["sent"])
         self.assertGreater(tcp_mbps(iperf(tunnel.server_ns, tunnel.client_ns, INNER[4][1])), 100)
 
-    def test_udp_of_iperf_loses_nothing_at_a_moderate_rate(self):
+    def test_udp_of_iperf_at_a_moderate_rate(self):
         tunnel = Tunnel(self.lab).start()
         for way in ((), ("-R",)):
             report = iperf(tunnel.server_ns, tunnel.client_ns, INNER[4][1], "-u", "-b", "100M",
                            "-l", "1200", *way)
-            self.assertEqual(udp_lost(report), 0)
+            # Its small socket buffer may lose some on a busy machine; the tunnel may not.
+            self.assertLess(report["end"]["sum"]["lost_percent"], 5)
+        client, server = tunnel.client.peer(), tunnel.server.peer()
+        self.assertEqual((client["rx_packets"], server["rx_packets"]),
+                         (server["tx_packets"], client["tx_packets"]))
 
     def test_the_server_may_start_last(self):
         tunnel = Tunnel(self.lab)

@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -165,7 +166,7 @@ class Sender {
     double now = start;
     for (size_t flow = 0; !stopped && now < start + options_.seconds;
          flow = (flow + 1) % sockets_.size(), now = Now()) {
-      const int batch = MaySend(now - start);
+      const int batch = MaySend(now);
       if (batch > 0) {
         SendBatch(flow, batch);
       } else {
@@ -179,10 +180,17 @@ class Sender {
   }
 
  private:
-  int MaySend(double elapsed) const {
+  // A bucket of one batch: a sender that was held up does not make up for it, since the burst would
+  // measure some queue instead.
+  int MaySend(double now) {
     if (options_.rate == 0) return kBatch;
-    const double due = elapsed * options_.rate - static_cast<double>(sent_ + refused_);
-    return static_cast<int>(std::clamp(due, 0.0, static_cast<double>(kBatch)));
+    const double since = std::exchange(bucket_filled_at_, now);
+    if (since != 0) {
+      bucket_ = std::min(bucket_ + (now - since) * options_.rate, static_cast<double>(kBatch));
+    }
+    const int batch = static_cast<int>(bucket_);
+    bucket_ -= batch;
+    return batch;
   }
 
   void SendBatch(size_t flow, int batch) {
@@ -219,6 +227,8 @@ class Sender {
   uint64_t sent_ = 0;
   uint64_t bytes_ = 0;
   uint64_t refused_ = 0;
+  double bucket_ = 0;  // datagrams
+  double bucket_filled_at_ = 0;
 };
 
 class Receiver {

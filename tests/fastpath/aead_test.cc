@@ -99,7 +99,8 @@ TEST_F(AeadTest, BackEndsGiveTheSameBytesForEverySize) {
   }
 }
 
-// Source, target and associated data anywhere, apart or in place, and not a byte written beside them.
+// Source, target and associated data anywhere, apart or in place, and not a byte written beside
+// them.
 TEST_F(AeadTest, WorksAtEveryAlignmentAndWritesNothingBeside) {
   constexpr uint8_t kCanary = 0xa5;
   constexpr size_t kMargin = 64;
@@ -154,8 +155,7 @@ TEST_F(AeadTest, RefusesEveryFlippedBit) {
         const Key key = RandomKey(random);
         const Nonce nonce = MakeNonce(1, 2, 3);
         const Buffer associated = RandomBytes(random, 24);
-        const Buffer sealed =
-            Seal(*aead, key, nonce, associated, RandomBytes(random, bytes));
+        const Buffer sealed = Seal(*aead, key, nonce, associated, RandomBytes(random, bytes));
         const auto flipped = [](auto bytes_of, size_t bit) {
           bytes_of[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
           return bytes_of;

@@ -1,11 +1,10 @@
 // Any traffic of a few flows: what the coalescer writes comes apart into the packets that went in,
 // those of each flow in their order.
-#include "fastpath/coalescer.h"
-
 #include <memory>
 #include <vector>
 
 #include "base/limits.h"
+#include "fastpath/coalescer.h"
 #include "support/fuzz_input.h"
 #include "support/tun_side.h"
 
@@ -34,26 +33,65 @@ PacketSpec Next(PacketSpec& flow, FuzzInput& input) {
   spec.payload = input.Take(payload_bytes % 32);
   spec.payload.resize(payload_bytes);
   switch (input.Byte() % 24) {
-    case 0: spec.tcp_sequence = input.Word(); break;
-    case 1: flow.tcp_sequence = input.Word(); break;
-    case 2: spec.tcp_acknowledgement = input.Byte(); break;
-    case 3: spec.tcp_flags = input.Byte(); break;
-    case 4: spec.tcp_options.resize(input.Byte() % 11 * 4, 1); break;
-    case 5: spec.ip_options.resize(input.Byte() % 11 * 4, 1); break;
-    case 6: flow.id = input.Word(); break;
-    case 7: flow.fragment_field = input.Byte() % 2 == 0 ? 0 : 0x4000; break;
-    case 8: spec.fragment_field = input.Word(); break;
-    case 9: spec.extensions = {{testing::kFragment, Buffer(8)}}; break;
-    case 10: spec.extensions = {{testing::kDestinationOptions, testing::PaddingExtension()}}; break;
-    case 11: spec.ttl = input.Byte(); break;
-    case 12: spec.service = input.Byte(); break;
-    case 13: spec.flow_label = input.Byte(); break;
-    case 14: spec.source_port = input.Byte(); break;
-    case 15: spec.udp_without_checksum = spec.protocol == testing::kUdp; break;
-    case 16: spec.protocol = input.Byte(); break;
-    case 17: spec.tcp_urgent = input.Byte(); break;
-    case 18: spec.tcp_reserved = input.Byte() & 0xf; break;
-    default: break;
+    case 0:
+      spec.tcp_sequence = input.Word();
+      break;
+    case 1:
+      flow.tcp_sequence = input.Word();
+      break;
+    case 2:
+      spec.tcp_acknowledgement = input.Byte();
+      break;
+    case 3:
+      spec.tcp_flags = input.Byte();
+      break;
+    case 4:
+      spec.tcp_options.resize(input.Byte() % 11 * 4, 1);
+      break;
+    case 5:
+      spec.ip_options.resize(input.Byte() % 11 * 4, 1);
+      break;
+    case 6:
+      flow.id = input.Word();
+      break;
+    case 7:
+      flow.fragment_field = input.Byte() % 2 == 0 ? 0 : 0x4000;
+      break;
+    case 8:
+      spec.fragment_field = input.Word();
+      break;
+    case 9:
+      spec.extensions = {{testing::kFragment, Buffer(8)}};
+      break;
+    case 10:
+      spec.extensions = {{testing::kDestinationOptions, testing::PaddingExtension()}};
+      break;
+    case 11:
+      spec.ttl = input.Byte();
+      break;
+    case 12:
+      spec.service = input.Byte();
+      break;
+    case 13:
+      spec.flow_label = input.Byte();
+      break;
+    case 14:
+      spec.source_port = input.Byte();
+      break;
+    case 15:
+      spec.udp_without_checksum = spec.protocol == testing::kUdp;
+      break;
+    case 16:
+      spec.protocol = input.Byte();
+      break;
+    case 17:
+      spec.tcp_urgent = input.Byte();
+      break;
+    case 18:
+      spec.tcp_reserved = input.Byte() & 0xf;
+      break;
+    default:
+      break;
   }
   flow.tcp_sequence += static_cast<uint32_t>(payload_bytes);
   ++flow.id;
@@ -140,7 +178,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const uint8_t choice = input.Byte();
     const PacketSpec spec = Next(flows[choice % kFlows], input);
     Buffer packet = BuildPacket(spec);
-    if ((choice & 0xc0) == 0xc0 && !packet.empty()) packet[input.Word() % packet.size()] ^= input.Byte();
+    if ((choice & 0xc0) == 0xc0 && !packet.empty())
+      packet[input.Word() % packet.size()] ^= input.Byte();
     InnerPacket inner;
     if (!ParseInner(packet, inner)) continue;
     Buffer whole = packet;

@@ -190,10 +190,10 @@ TEST(Coalescer, JoinsNothingAcrossADifferenceOfIpHeaders) {
     };
     if (transport.v6) {
       differences.push_back({"flow label", [](PacketSpec& next) { ++next.flow_label; }});
-      differences.push_back({"extension", [](PacketSpec& next) {
-                               next.extensions = {{testing::kDestinationOptions,
-                                                   PaddingExtension()}};
-                             }});
+      differences.push_back(
+          {"extension", [](PacketSpec& next) {
+             next.extensions = {{testing::kDestinationOptions, PaddingExtension()}};
+           }});
     } else {
       differences.push_back({"identification", [](PacketSpec& next) { next.id += 7; }});
       differences.push_back({"don't fragment", [](PacketSpec& next) { next.fragment_field = 0; }});
@@ -449,8 +449,9 @@ TEST(Coalescer, StopsAtTheLargestPacketThereIs) {
 
 TEST(Coalescer, StopsAtItsLargestNumberOfParts) {
   for (const Transport& transport : kTransports) {
-    EXPECT_EQ(SizesOfWrites(Train(SpecOf(transport.v6, transport.protocol, 100), kMaxParts * 2 + 1)),
-              (Sizes{kMaxParts, kMaxParts, 1}));
+    EXPECT_EQ(
+        SizesOfWrites(Train(SpecOf(transport.v6, transport.protocol, 100), kMaxParts * 2 + 1)),
+        (Sizes{kMaxParts, kMaxParts, 1}));
   }
 }
 
@@ -516,27 +517,60 @@ class RandomTraffic {
   void Change(PacketSpec& spec) {
     PacketSpec& flow = flows_[flow_];
     switch (Below(random_, 40)) {
-      case 0: spec.tcp_sequence -= 1000; break;
-      case 1: flow.tcp_sequence += 1; break;
-      case 2: flow.tcp_acknowledgement += 100; break;
-      case 3: flow.tcp_window += 1; break;
-      case 4: spec.ttl -= 1; break;
-      case 5: spec.service ^= 1; break;
-      case 6: flow.flow_label ^= 1; break;
-      case 7: flow.id += 3; break;
-      case 8: spec.tcp_flags |= testing::kPsh; break;
-      case 9: spec.tcp_flags = static_cast<uint8_t>(random_()); break;
-      case 10: spec.payload.resize(Below(random_, spec.payload.size() + 1)); break;
-      case 11: spec.payload.push_back(1); break;
-      case 12: spec.udp_without_checksum = spec.protocol == testing::kUdp; break;
-      case 13: spec.tcp_urgent = 1; break;
+      case 0:
+        spec.tcp_sequence -= 1000;
+        break;
+      case 1:
+        flow.tcp_sequence += 1;
+        break;
+      case 2:
+        flow.tcp_acknowledgement += 100;
+        break;
+      case 3:
+        flow.tcp_window += 1;
+        break;
+      case 4:
+        spec.ttl -= 1;
+        break;
+      case 5:
+        spec.service ^= 1;
+        break;
+      case 6:
+        flow.flow_label ^= 1;
+        break;
+      case 7:
+        flow.id += 3;
+        break;
+      case 8:
+        spec.tcp_flags |= testing::kPsh;
+        break;
+      case 9:
+        spec.tcp_flags = static_cast<uint8_t>(random_());
+        break;
+      case 10:
+        spec.payload.resize(Below(random_, spec.payload.size() + 1));
+        break;
+      case 11:
+        spec.payload.push_back(1);
+        break;
+      case 12:
+        spec.udp_without_checksum = spec.protocol == testing::kUdp;
+        break;
+      case 13:
+        spec.tcp_urgent = 1;
+        break;
       case 14:
         spec.fragment_field = 0x2000;
         if (spec.v6) spec.extensions = {{testing::kFragment, Buffer(8)}};
         break;
-      case 15: spec.tcp_options.resize(spec.tcp_options.size() == 12 ? 0 : 12, 1); break;
-      case 16: flow.payload.resize(1 + Below(random_, 1400)); break;
-      default: break;
+      case 15:
+        spec.tcp_options.resize(spec.tcp_options.size() == 12 ? 0 : 12, 1);
+        break;
+      case 16:
+        flow.payload.resize(1 + Below(random_, 1400));
+        break;
+      default:
+        break;
     }
   }
 
@@ -562,7 +596,8 @@ class RandomTraffic {
   size_t flow_ = 0;
 };
 
-// Between which two addresses, and which ports; fragments belong to all flows between two addresses.
+// Between which two addresses, and which ports; fragments belong to all flows between two
+// addresses.
 std::string Addresses(const Buffer& packet) {
   return packet[0] >> 4 == 6 ? std::string(packet.begin() + 8, packet.begin() + 40)
                              : std::string(packet.begin() + 12, packet.begin() + 20);

@@ -1,6 +1,5 @@
 // Any bytes as a control message: what is accepted is written back as it was.
 #include "fastpath/control.h"
-
 #include "support/fuzz_input.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,10 +1,9 @@
 // Any bytes as an inner packet: what is found lies inside, changing it keeps it whole, and errors
 // about it are packets themselves.
-#include "fastpath/inner_packet.h"
-
 #include "base/flow_hash.h"
 #include "base/limits.h"
 #include "fastpath/icmp_error.h"
+#include "fastpath/inner_packet.h"
 #include "support/fuzz_input.h"
 
 namespace braid {

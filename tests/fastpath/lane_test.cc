@@ -118,7 +118,7 @@ TEST_F(LaneTest, RefusesAPacketOfAnotherLaneDirectionOrKeypair) {
   const auto keys = Make(1);
   const auto others = Make(2);
   const Buffer datagram = Seal(keys.client);
-  EXPECT_EQ(Open(keys.client, datagram), Drop::unauthentic);   // sent back to where it came from
+  EXPECT_EQ(Open(keys.client, datagram), Drop::unauthentic);  // sent back to where it came from
   EXPECT_EQ(Open(others.server, datagram), Drop::unauthentic);
   Buffer other_lane = datagram;
   other_lane[8] = kLane + 1;
@@ -354,7 +354,8 @@ TEST_F(LaneTest, KeepsItsWindowAcrossKeypairsOfOneGeneration) {
   }
 }
 
-// A key that has opened something stays ready, however many forgeries name other epochs and keypairs.
+// A key that has opened something stays ready, however many forgeries name other epochs and
+// keypairs.
 TEST_F(LaneTest, LosesNoKeyToForgeries) {
   auto keys = Make(1, 1000);
   std::vector<KeypairOfBothEnds> others;

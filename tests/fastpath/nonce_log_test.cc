@@ -1,5 +1,5 @@
-// The one rule that everything else rests on: no nonce is ever used twice under one key. Real senders
-// seal millions of packets over an AEAD that only writes down what it was asked to use.
+// The one rule that everything else rests on: no nonce is ever used twice under one key. Real
+// senders seal millions of packets over an AEAD that only writes down what it was asked to use.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -62,8 +62,7 @@ TEST(NonceLog, HasNoNonceTwiceUnderOneKey) {
   std::array<Session, 2> sessions;
   uint64_t keypairs = 0;
   const auto renew = [&](Session& session) {
-    session.keypairs.push_back(
-        testing::MakeKeypair(++keypairs, &kRecording, kEpochPackets).client);
+    session.keypairs.push_back(testing::MakeKeypair(++keypairs, &kRecording, kEpochPackets).client);
     // Both directions' roots are drawn from a hash: here, from their number.
     StoreNative(session.keypairs.back().send_root.data(), keypairs);
     session.keypair = session.keypairs.size() - 1;
@@ -76,9 +75,14 @@ TEST(NonceLog, HasNoNonceTwiceUnderOneKey) {
   while (log_of_uses.size() < kPackets) {
     Session& session = sessions[testing::Below(random, sessions.size())];
     switch (testing::Below(random, 4000)) {
-      case 0: renew(session); break;
-      case 1: session.keypair -= session.keypair > 0 ? 1 : 0; break;
-      default: break;
+      case 0:
+        renew(session);
+        break;
+      case 1:
+        session.keypair -= session.keypair > 0 ? 1 : 0;
+        break;
+      default:
+        break;
     }
     const Keypair& keypair = session.keypairs[session.keypair];
     const auto lane = static_cast<uint8_t>(testing::Below(random, kLanes));
@@ -115,7 +119,8 @@ TEST(NonceLog, TellsTheCopiesOfOnePacketApartByTheirPath) {
   for (int path = 0; path < 256; ++path) {
     for (const int lane : {0, 1, 127, 255}) {
       for (const uint64_t sequence : {uint64_t{0}, uint64_t{1}, uint64_t{255}, uint64_t{1} << 59}) {
-        nonces.push_back(MakeNonce(static_cast<uint8_t>(path), static_cast<uint8_t>(lane), sequence));
+        nonces.push_back(
+            MakeNonce(static_cast<uint8_t>(path), static_cast<uint8_t>(lane), sequence));
       }
     }
   }

@@ -64,9 +64,10 @@ TEST_F(SourceTrackerTest, PingsTheSameCandidateAgainOnlyAfterAWhile) {
 }
 
 TEST_F(SourceTrackerTest, DrawsANewTokenForANewCandidate) {
-  EXPECT_TRUE(OnNewest(away_));
+  EXPECT_TRUE(OnNewest(away_, 1000));
   const uint64_t first = tracker_.token();
-  EXPECT_TRUE(OnNewest(From("10.0.0.3:3000")));
+  EXPECT_FALSE(OnNewest(From("10.0.0.3:3000"), 1001));  // alternating sources cause no ping each
+  EXPECT_TRUE(OnNewest(From("10.0.0.3:3000"), 1000 + SourceTracker::kPingIntervalNs));
   EXPECT_NE(tracker_.token(), first);
   EXPECT_FALSE(tracker_.OnPong(first));
 }
@@ -84,10 +85,10 @@ TEST_F(SourceTrackerTest, TellsRoutesApartByLocalAddressAndSocketToo) {
   OnNewest(home_, 1000, home_.remote.address);
   Route other_local = home_;
   other_local.local = *IpAddress::Parse("10.9.9.9");
-  EXPECT_TRUE(OnNewest(other_local));
+  EXPECT_TRUE(OnNewest(other_local, 1000));
   Route other_group = home_;
   other_group.socket_group = 1;
-  EXPECT_TRUE(OnNewest(other_group));
+  EXPECT_TRUE(OnNewest(other_group, 1000 + SourceTracker::kPingIntervalNs));
 }
 
 TEST_F(SourceTrackerTest, NotesWhenItHeardAnything) {

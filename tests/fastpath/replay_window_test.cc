@@ -41,7 +41,7 @@ TEST(ReplayWindow, FollowsTheTable) {
       {2, true},
       {2, false},
       {kReach + 3, true},
-      {3, false},      // too old by now
+      {3, false},  // too old by now
       {4, true},
       {4, false},
       // A whole turn of the ring, with nothing left behind.
@@ -121,11 +121,21 @@ TEST(ReplayWindow, AgreesWithASetThatForgetsNothing) {
     for (int i = 0; i < 20'000; ++i) {
       uint64_t sequence = newest + 1;
       switch (testing::Below(random, 40)) {
-        case 0: sequence = newest + testing::Below(random, ReplayWindow::kBits * 3); break;
-        case 1: sequence = newest + testing::Below(random, 200); break;
-        case 2: sequence = newest - std::min(newest, testing::Below(random, kReach * 2)); break;
-        case 3: sequence = newest - std::min(newest, kReach - 66 + testing::Below(random, 132)); break;
-        default: sequence = newest + 8 - std::min(newest + 8, testing::Below(random, 16)); break;
+        case 0:
+          sequence = newest + testing::Below(random, ReplayWindow::kBits * 3);
+          break;
+        case 1:
+          sequence = newest + testing::Below(random, 200);
+          break;
+        case 2:
+          sequence = newest - std::min(newest, testing::Below(random, kReach * 2));
+          break;
+        case 3:
+          sequence = newest - std::min(newest, kReach - 66 + testing::Below(random, 132));
+          break;
+        default:
+          sequence = newest + 8 - std::min(newest + 8, testing::Below(random, 16));
+          break;
       }
       const bool too_old = any && sequence <= newest && newest + 1 - sequence > kReach;
       const bool expected = !too_old && !accepted.contains(sequence);

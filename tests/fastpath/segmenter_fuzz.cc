@@ -1,8 +1,8 @@
-// Any bytes as a read from TUN: the segments are whole packets, and carry the payload on, every byte.
-#include "fastpath/segmenter.h"
-
+// Any bytes as a read from TUN: the segments are whole packets, and carry the payload on, every
+// byte.
 #include <memory>
 
+#include "fastpath/segmenter.h"
 #include "support/fuzz_input.h"
 
 namespace braid {
@@ -24,18 +24,18 @@ void CheckSegments(Segmenter& segmenter, const Buffer& packet) {
     std::fill(next.begin(), next.end(), 0xee);  // as the seal of the next packet may find it
     InnerPacket inner;
     Check(ParseInner(segment, inner));
-    Check(inner.protocol == super.protocol && inner.l4_offset == super.l4_offset);
     payload.insert(payload.end(), segment.begin() + static_cast<ptrdiff_t>(super.headers_bytes()),
                    segment.end());
     if (segmenter.partial_checksum()) Check(inner.l4_header_bytes != 0);
+    // A single packet's finished checksum may have changed what stands behind its headers.
     if (!cut) continue;
-    Check(segmenter.partial_checksum() && inner.headers_bytes() == super.headers_bytes());
+    Check(segmenter.partial_checksum() && inner.protocol == super.protocol);
+    Check(inner.l4_offset == super.l4_offset && inner.l4_header_bytes == super.l4_header_bytes);
     testing::FinishPartial(segment, inner.l4_offset,
                            size_t{inner.l4_offset} + inner.checksum_offset());
     Check(testing::ChecksumsAreRight(segment, inner.protocol, inner.l4_offset));
   }
   Check(segments == segmenter.segments());
-  // A single packet may have had a checksum finished inside of its payload.
   const size_t payload_at = super.headers_bytes();
   Check(payload.size() == packet.size() - payload_at);
   const auto sent = Bytes(packet).subspan(payload_at);

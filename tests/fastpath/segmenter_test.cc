@@ -1,4 +1,5 @@
-// Segmentation against a reference that builds every packet from its fields, and hostile vnet headers.
+// Segmentation against a reference that builds every packet from its fields, and hostile vnet
+// headers.
 #include "fastpath/segmenter.h"
 
 #include <gtest/gtest.h>
@@ -135,7 +136,8 @@ TEST(Segmenter, KeepsIpOptionsAndExtensionHeaders) {
       } else {
         spec.ip_options = RandomBytes(random, words * 4);
       }
-      if (transport.protocol == testing::kTcp) spec.tcp_options = RandomBytes(random, (10 - words) * 4);
+      if (transport.protocol == testing::kTcp)
+        spec.tcp_options = RandomBytes(random, (10 - words) * 4);
       spec.payload = RandomBytes(random, 5000);
       ExpectSegmentsOfReference(spec, 1000 + words);
       if (HasFatalFailure()) return;
@@ -250,8 +252,8 @@ TEST(Segmenter, FinishesAChecksumThatIsNotTheOutermost) {
       return BuildPacket(outside);
     };
     VnetHeader vnet = VnetFor(inside);
-    vnet.checksum_start = static_cast<uint16_t>(vnet.checksum_start + outside.headers_bytes() +
-                                                tunnel_header.size());
+    vnet.checksum_start =
+        static_cast<uint16_t>(vnet.checksum_start + outside.headers_bytes() + tunnel_header.size());
     ExactBytes from_tun(BehindVnetHeader(vnet, wrap(partial)));
     Segmenter segmenter;
     ASSERT_TRUE(segmenter.Begin(from_tun.span()));

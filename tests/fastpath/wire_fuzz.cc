@@ -1,6 +1,5 @@
 // Any bytes as a datagram: a header that is accepted is written back as it was.
 #include "fastpath/wire.h"
-
 #include "support/fuzz_input.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

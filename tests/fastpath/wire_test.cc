@@ -9,8 +9,8 @@
 namespace braid {
 namespace {
 
-constexpr Header kHeader{Kind::kData, 0x01020304, 0x05, 0xc6, 0x07, kFlagPartialChecksum,
-                         0x08090a0b, 0x0c0d0e0f10111213};
+constexpr Header kHeader{Kind::kData, 0x01020304,           0x05,       0xc6,
+                         0x07,        kFlagPartialChecksum, 0x08090a0b, 0x0c0d0e0f10111213};
 
 // The bytes as docs/wire.md has them.
 constexpr std::array<uint8_t, kHeaderBytes> kBytes = {
@@ -89,7 +89,8 @@ TEST(Wire, RefusesReservedFlags) {
   for (int flags = 0; flags < 256; ++flags) {
     auto datagram = Datagram();
     datagram[11] = static_cast<uint8_t>(flags);
-    EXPECT_EQ(Verdict(datagram), flags < 4 ? HeaderVerdict::kOk : HeaderVerdict::kBadFlags) << flags;
+    EXPECT_EQ(Verdict(datagram), flags < 4 ? HeaderVerdict::kOk : HeaderVerdict::kBadFlags)
+        << flags;
   }
 }
 

@@ -69,8 +69,8 @@ class Recorder final : public Backend::Sink {
       const size_t stride = std::max<size_t>(read.arrival.datagram_bytes, 1);
       for (size_t at = 0; at < read.bytes.size(); at += stride) {
         const auto from = read.bytes.begin() + static_cast<ptrdiff_t>(at);
-        taken.emplace_back(from, from + static_cast<ptrdiff_t>(
-                                            std::min(stride, read.bytes.size() - at)));
+        taken.emplace_back(from,
+                           from + static_cast<ptrdiff_t>(std::min(stride, read.bytes.size() - at)));
       }
     }
     return taken;
@@ -155,9 +155,13 @@ TEST_P(BackendTest, CarriesSegmentedSendsWhole) {
       ASSERT_TRUE(bench.backend->AddSocket(from.fd.get(), 3).ok());
       ASSERT_TRUE(bench.backend->AddSocket(to.fd.get(), 4).ok());
       for (const auto& [bytes, datagram_bytes] :
-           std::vector<std::pair<size_t, size_t>>{{1, 1}, {1000, 1000}, {1460 * 44, 1460},
-                                                  {1460 * 20 + 1, 1460}, {100 * 64, 100},
-                                                  {65000, 65000}, {9000, 8999}}) {
+           std::vector<std::pair<size_t, size_t>>{{1, 1},
+                                                  {1000, 1000},
+                                                  {1460 * 44, 1460},
+                                                  {1460 * 20 + 1, 1460},
+                                                  {100 * 64, 100},
+                                                  {65000, 65000},
+                                                  {9000, 8999}}) {
         const Buffer payload = RandomBytes(random, bytes);
         SendRequest request = Request(from, to.local, payload, datagram_bytes);
         bench.backend->Send(request);
@@ -264,10 +268,10 @@ TEST_P(BackendTest, TellsWhyASendFailed) {
     ASSERT_TRUE(bench.backend->AddSocket(to.fd.get(), 1).ok());
     const Buffer small(100, 1);
     const Buffer large(1473, 2);
-    SendRequest requests[] = {
-        Request(from, to.local, small, small.size()), Request(from, to.local, large, large.size()),
-        Request(from, *Endpoint::Parse("10.1.2.3:9"), small, small.size()),
-        Request(from, to.local, small, small.size())};
+    SendRequest requests[] = {Request(from, to.local, small, small.size()),
+                              Request(from, to.local, large, large.size()),
+                              Request(from, *Endpoint::Parse("10.1.2.3:9"), small, small.size()),
+                              Request(from, to.local, small, small.size())};
     for (SendRequest& request : requests) bench.backend->Send(request);
     bench.backend->Flush();
     EXPECT_EQ(requests[0].error, 0);
@@ -324,7 +328,7 @@ TEST_P(BackendTest, TakesItsLimitOfSendsInOneFlushAndInOrder) {
   });
 }
 
-// More sockets than the submission queue has places for, all armed at once, with sends on top.
+// A client with many lanes and paths: hundreds of reads armed at once.
 TEST_P(BackendTest, ServesManySockets) {
   InNetwork([] {
     constexpr size_t kSockets = 400;
@@ -332,8 +336,7 @@ TEST_P(BackendTest, ServesManySockets) {
     std::vector<UdpSocket> sockets;
     for (size_t i = 0; i < kSockets; ++i) {
       sockets.push_back(OpenSocket("127.0.0.1"));
-      ASSERT_TRUE(
-          bench.backend->AddSocket(sockets.back().fd.get(), static_cast<uint16_t>(i)).ok());
+      ASSERT_TRUE(bench.backend->AddSocket(sockets.back().fd.get(), static_cast<uint16_t>(i)).ok());
     }
     const Buffer payload = {1, 2, 3, 4};
     for (size_t first = 0; first < kSockets; first += Backend::kMaxSends) {
@@ -423,8 +426,8 @@ TEST_P(BackendTest, MayBeFlushedByItsSink) {
     sockaddr_storage address;
     const socklen_t length = echo.local.To(address);
     for (size_t i = 0; i < kDatagrams; ++i) {
-      ASSERT_EQ(sendto(client.fd.get(), "ping", 4, 0, reinterpret_cast<sockaddr*>(&address),
-                       length), 4);
+      ASSERT_EQ(
+          sendto(client.fd.get(), "ping", 4, 0, reinterpret_cast<sockaddr*>(&address), length), 4);
     }
     const TimeNs end_ns = MonotonicNowNs() + kLongNs;
     while (sink.answers < kDatagrams && MonotonicNowNs() < end_ns) {
@@ -597,12 +600,12 @@ TEST_P(BackendTest, CarriesAPingToTheKernelAndItsAnswerBack) {
     bench.backend->Flush();
     ASSERT_EQ(request.error, 0);
     const auto answered = [&] {
-      return std::any_of(
-          bench.recorder.tun_packets.begin(), bench.recorder.tun_packets.end(),
-          [](const Buffer& packet) {
-            const Bytes ip = Bytes(packet).subspan(kVnetHeaderBytes);
-            return ip[0] == 0x45 && ip[9] == 1 && ip[20] == 0 && LoadBe16(&ip[24]) == 0x1234;
-          });
+      return std::any_of(bench.recorder.tun_packets.begin(), bench.recorder.tun_packets.end(),
+                         [](const Buffer& packet) {
+                           const Bytes ip = Bytes(packet).subspan(kVnetHeaderBytes);
+                           return ip[0] == 0x45 && ip[9] == 1 && ip[20] == 0 &&
+                                  LoadBe16(&ip[24]) == 0x1234;
+                         });
     };
     bench.PollUntil(answered);
     EXPECT_TRUE(answered());
@@ -635,7 +638,8 @@ TEST_P(BackendTest, LetsGoOfItsBuffersWhenItGoes) {
       const socklen_t length = to.local.To(address);
       for (int i = 0; i < 50; ++i) {
         ASSERT_EQ(sendto(from.fd.get(), payload.data(), payload.size(), 0,
-                         reinterpret_cast<sockaddr*>(&address), length), 1000);
+                         reinterpret_cast<sockaddr*>(&address), length),
+                  1000);
       }
       for (const PacketPtr& packet : all) {
         ASSERT_TRUE(std::all_of(packet->buffer, packet->buffer + kPacketBufferBytes,

@@ -138,7 +138,8 @@ TEST_F(TunSteeringTest, AgreesOnTruncatedPackets) {
       spec.ip_options.resize(option_bytes, 1);
       const Buffer packet = BuildPacket(spec);
       // The kernel refuses to run it over nothing at all.
-      for (size_t bytes = 1; bytes <= packet.size(); ++bytes) ExpectSame(Bytes(packet).first(bytes));
+      for (size_t bytes = 1; bytes <= packet.size(); ++bytes)
+        ExpectSame(Bytes(packet).first(bytes));
     }
   }
 }
@@ -186,8 +187,8 @@ TEST_F(TunSteeringTest, SteersRealTraffic) {
         std::array<uint8_t, 2048> from_tun;
         ssize_t bytes;
         while ((bytes = read(tun->queues[queue].get(), from_tun.data(), from_tun.size())) > 0) {
-          const Bytes packet =
-              Bytes(from_tun).subspan(kVnetHeaderBytes, static_cast<size_t>(bytes) - kVnetHeaderBytes);
+          const Bytes packet = Bytes(from_tun).subspan(
+              kVnetHeaderBytes, static_cast<size_t>(bytes) - kVnetHeaderBytes);
           EXPECT_EQ(queue, Expected(packet, 16, kQueues));
           if (packet[0] >> 4 == 4) ++received[queue];
         }

@@ -1,5 +1,5 @@
-// UDP sockets: what opening one grants, what it refuses, and how lanes are steered among sockets that
-// share a port.
+// UDP sockets: what opening one grants, what it refuses, and how lanes are steered among sockets
+// that share a port.
 #include "io/udp.h"
 
 #include <gtest/gtest.h>
@@ -116,7 +116,8 @@ TEST(Udp, ProbesHowManyDatagramsOneSendMayHold) {
     const int segment_bytes = 1;
     ASSERT_EQ(setsockopt(socket.fd.get(), SOL_UDP, 103, &segment_bytes, sizeof(segment_bytes)), 0);
     EXPECT_EQ(SendTo(socket, socket.local, std::vector<uint8_t>(static_cast<size_t>(most))), most);
-    EXPECT_EQ(SendTo(socket, socket.local, std::vector<uint8_t>(static_cast<size_t>(most) + 1)), -1);
+    EXPECT_EQ(SendTo(socket, socket.local, std::vector<uint8_t>(static_cast<size_t>(most) + 1)),
+              -1);
   });
 }
 
@@ -133,7 +134,8 @@ TEST(Udp, SteersEveryLaneToItsWorkerAndTheSlowLaneToTheLastSocket) {
         const absl::Status attached = AttachLaneSteering(sockets[0], workers);
         ASSERT_TRUE(attached.ok()) << attached;
         Endpoint to = sockets.front().local;
-        if (to.address.is_unspecified()) to.address = Address(to.address.is_v6() ? "::1" : "127.0.0.1");
+        if (to.address.is_unspecified())
+          to.address = Address(to.address.is_v6() ? "::1" : "127.0.0.1");
         for (int lane = 0; lane < 256; ++lane) {
           // Each from a port of its own, so that the kernel's hash of ports would show.
           const UdpSocket client = Open({Address(to.address.is_v6() ? "::1" : "127.0.0.1")});

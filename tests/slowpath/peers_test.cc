@@ -27,7 +27,6 @@ const Endpoint kAttackerAt = At("203.0.113.66:6666");
 
 Kind KindOf(const Datagram& datagram) { return static_cast<Kind>(datagram.bytes[3]); }
 uint32_t SessionOf(const Datagram& datagram) { return LoadBe32(&datagram.bytes[4]); }
-uint8_t PathOf(const Datagram& datagram) { return datagram.bytes[9] & kPathIdMask; }
 bool IsSlowLane(const Datagram& datagram) { return datagram.bytes[8] == kSlowLane; }
 
 // Nobody needs a key for such an initiation, only the server's public one.

@@ -52,11 +52,16 @@ inline uint16_t OnesComplementSum(Bytes bytes, uint16_t start = 0) {
 
 inline uint16_t PseudoSum(Bytes packet, uint8_t protocol, size_t l4_bytes) {
   const bool v6 = packet[0] >> 4 == 6;
-  const uint8_t rest[] = {static_cast<uint8_t>(l4_bytes >> 24), static_cast<uint8_t>(l4_bytes >> 16),
-                          static_cast<uint8_t>(l4_bytes >> 8), static_cast<uint8_t>(l4_bytes),
-                          0, 0, 0, protocol};
-  return OnesComplementSum(rest, OnesComplementSum(v6 ? packet.subspan(8, 32)
-                                                      : packet.subspan(12, 8)));
+  const uint8_t rest[] = {static_cast<uint8_t>(l4_bytes >> 24),
+                          static_cast<uint8_t>(l4_bytes >> 16),
+                          static_cast<uint8_t>(l4_bytes >> 8),
+                          static_cast<uint8_t>(l4_bytes),
+                          0,
+                          0,
+                          0,
+                          protocol};
+  return OnesComplementSum(rest,
+                           OnesComplementSum(v6 ? packet.subspan(8, 32) : packet.subspan(12, 8)));
 }
 
 struct PacketSpec {
@@ -114,8 +119,8 @@ inline void MakePartial(const PacketSpec& spec, Buffer& packet) {
             PseudoSum(packet, spec.protocol, l4_bytes));
 }
 
-// Sums from `start` on and puts the result where `at` says, as a device does that finishes a partial
-// checksum.
+// Sums from `start` on and puts the result where `at` says, as a device does that finishes a
+// partial checksum.
 inline void FinishPartial(Buffer& packet, size_t start, size_t at) {
   const auto checksum = static_cast<uint16_t>(~OnesComplementSum(Bytes(packet).subspan(start)));
   StoreBe16(&packet[at], checksum == 0 ? 0xffff : checksum);
@@ -203,7 +208,8 @@ inline bool Ipv4HeaderIsRight(Bytes packet) {
   return OnesComplementSum(packet.first(static_cast<size_t>(packet[0] & 0xf) * 4)) == 0xffff;
 }
 
-// The IPv4 header's checksum, and that of the TCP or UDP header at `l4_offset`, over the whole rest.
+// The IPv4 header's checksum, and that of the TCP or UDP header at `l4_offset`, over the whole
+// rest.
 inline bool ChecksumsAreRight(Bytes packet, uint8_t protocol, size_t l4_offset) {
   if (packet[0] >> 4 == 4 && !Ipv4HeaderIsRight(packet)) return false;
   const Bytes l4 = packet.subspan(l4_offset);

@@ -1,5 +1,5 @@
-// The other side of TUN, as tests see it: takes the writes of a coalescer, cuts super-packets as the
-// kernel does, and finishes partial checksums.
+// The other side of TUN, as tests see it: takes the writes of a coalescer, cuts super-packets as
+// the kernel does, and finishes partial checksums.
 #pragma once
 
 #include <sys/uio.h>

@@ -1,0 +1,214 @@
+// The tunnel's sockets: how many, whose, and which of them gets a datagram of which lane.
+#include "slowpath/tunnel_sockets.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <map>
+#include <set>
+
+#include "support/network.h"
+
+namespace braid {
+namespace {
+
+using testing::InFreshNetwork;
+
+Endpoint At(const std::string& text) { return Endpoint::Parse(text).value(); }
+IpAddress Address(const char* text) { return IpAddress::Parse(text).value(); }
+
+Config Server(std::vector<Endpoint> listen) {
+  Config config;
+  config.role = Role::kServer;
+  config.tunnel.listen = std::move(listen);
+  return config;
+}
+
+Config Client(std::vector<PathConfig> paths, int lanes = 16) {
+  Config config;
+  config.role = Role::kClient;
+  config.tunnel.paths = std::move(paths);
+  config.tunnel.lanes = lanes;
+  return config;
+}
+
+Endpoint BoundTo(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  return Endpoint::From(address);
+}
+
+bool Readable(int fd) {
+  pollfd wait{fd, POLLIN, 0};
+  return poll(&wait, 1, 0) == 1;
+}
+
+void Drain(int fd) {
+  uint8_t buffer[2048];
+  while (recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) > 0) {
+  }
+}
+
+// From another port each time.
+void SendTo(const Endpoint& to, const std::vector<uint8_t>& datagram) {
+  const UniqueFd fd(socket(to.address.is_v6() ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage address;
+  const socklen_t length = to.To(address);
+  ASSERT_EQ(sendto(fd.get(), datagram.data(), datagram.size(), 0,
+                   reinterpret_cast<sockaddr*>(&address), length),
+            static_cast<ssize_t>(datagram.size()));
+}
+
+// Which worker's socket holds something; the number of workers for the slow path's, -1 for none.
+int WhoGotIt(const TunnelSockets& sockets, int workers, uint16_t group) {
+  int found = -1;
+  const auto look = [&](int fd, int who) {
+    if (!Readable(fd)) return;
+    EXPECT_EQ(found, -1) << "two sockets got it";
+    found = who;
+    Drain(fd);
+  };
+  for (int worker = 0; worker < workers; ++worker) {
+    for (const WorkerSocket& socket : sockets.OfWorker(worker)) {
+      if (socket.group == group) look(socket.fd, worker);
+    }
+  }
+  look(sockets.slow()[group].fd, workers);
+  return found;
+}
+
+TEST(TunnelSockets, AServersDatagramsGoToTheirLanesWorker) {
+  InFreshNetwork([] {
+    constexpr int kWorkers = 3;
+    const auto sockets = TunnelSockets::Open(Server({At("127.0.0.1:7700")}), kWorkers);
+    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    EXPECT_TRUE(sockets->steered());
+    EXPECT_TRUE(sockets->warnings().empty());
+    std::vector<uint8_t> datagram(64);
+    for (int lane = 0; lane < 256; ++lane) {
+      datagram[8] = static_cast<uint8_t>(lane);
+      for (int i = 0; i < 3; ++i) {
+        SendTo(At("127.0.0.1:7700"), datagram);
+        EXPECT_EQ(WhoGotIt(*sockets, kWorkers, 0), lane == 255 ? kWorkers : lane % kWorkers);
+      }
+    }
+    SendTo(At("127.0.0.1:7700"), {1, 2, 3});  // too short to have a lane
+    EXPECT_NE(WhoGotIt(*sockets, kWorkers, 0), -1);
+  });
+}
+
+TEST(TunnelSockets, EachListeningAddressIsAGroupOfItsOwn) {
+  InFreshNetwork([] {
+    const auto sockets =
+        TunnelSockets::Open(Server({At("0.0.0.0:7700"), At("[::]:7700"), At("127.0.0.1:7701")}), 2);
+    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    ASSERT_EQ(sockets->slow().size(), 3u);
+    EXPECT_TRUE(sockets->slow()[0].answers_from_local);
+    EXPECT_TRUE(sockets->slow()[1].answers_from_local);
+    EXPECT_FALSE(sockets->slow()[2].answers_from_local);
+    for (int worker = 0; worker < 2; ++worker) {
+      const auto of_worker = sockets->OfWorker(worker);
+      ASSERT_EQ(of_worker.size(), 3u);
+      for (size_t group = 0; group < 3; ++group) {
+        EXPECT_EQ(of_worker[group].group, group);
+        EXPECT_EQ(of_worker[group].lane, Incoming::kAnyLane);
+        EXPECT_EQ(of_worker[group].answers_from_local, group != 2);
+      }
+    }
+    std::vector<uint8_t> datagram(64);
+    datagram[8] = 5;
+    SendTo(At("127.0.0.1:7700"), datagram);
+    EXPECT_EQ(WhoGotIt(*sockets, 2, 0), 1);
+    SendTo(At("[::1]:7700"), datagram);
+    EXPECT_EQ(WhoGotIt(*sockets, 2, 1), 1);
+    SendTo(At("127.0.0.1:7701"), datagram);
+    EXPECT_EQ(WhoGotIt(*sockets, 2, 2), 1);
+    EXPECT_EQ(WhoGotIt(*sockets, 2, 0), -1);
+  });
+}
+
+TEST(TunnelSockets, APortIsNotSharedWithAnotherProgram) {
+  InFreshNetwork([] {
+    const auto first = TunnelSockets::Open(Server({At("127.0.0.1:7700")}), 2);
+    ASSERT_TRUE(first.ok());
+    const auto second =
+        TunnelSockets::Open(Server({At("127.0.0.1:7701"), At("127.0.0.1:7700")}), 2);
+    EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+    EXPECT_NE(second.status().message().find("/tunnel/listen/1"), std::string::npos)
+        << second.status();
+  });
+}
+
+TEST(TunnelSockets, AnAddressThatTheMachineLacksIsNamed) {
+  InFreshNetwork([] {
+    const auto server = TunnelSockets::Open(Server({At("203.0.113.1:7700")}), 1);
+    EXPECT_NE(server.status().message().find("/tunnel/listen/0"), std::string::npos);
+    const auto client = TunnelSockets::Open(
+        Client({{"good", Address("127.0.0.1"), "", {}}, {"bad", Address("203.0.113.1"), "", {}}}), 1);
+    EXPECT_NE(client.status().message().find("/tunnel/paths/1"), std::string::npos);
+    EXPECT_NE(client.status().message().find("203.0.113.1"), std::string::npos);
+    const auto unknown = TunnelSockets::Open(Client({{"lte", {}, "wwan9", {}}}), 1);
+    EXPECT_NE(unknown.status().message().find("wwan9"), std::string::npos) << unknown.status();
+  });
+}
+
+TEST(TunnelSockets, EachLaneOfAClientHasAPortOfItsOwn) {
+  InFreshNetwork([] {
+    constexpr int kLanes = 7;
+    constexpr int kWorkers = 3;
+    const auto sockets =
+        TunnelSockets::Open(Client({{"one", Address("127.0.0.1"), "", {}}}, kLanes), kWorkers);
+    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    std::set<uint16_t> ports;
+    std::set<int> lanes;
+    for (int worker = 0; worker < kWorkers; ++worker) {
+      for (const WorkerSocket& socket : sockets->OfWorker(worker)) {
+        EXPECT_EQ(socket.lane % kWorkers, worker);
+        EXPECT_EQ(socket.group, TunnelSockets::ClientGroup(0, Address("127.0.0.1")));
+        EXPECT_FALSE(socket.answers_from_local);
+        EXPECT_EQ(BoundTo(socket.fd).address, Address("127.0.0.1"));
+        EXPECT_TRUE(ports.insert(BoundTo(socket.fd).port).second);
+        EXPECT_TRUE(lanes.insert(socket.lane).second);
+      }
+    }
+    EXPECT_EQ(lanes.size(), static_cast<size_t>(kLanes));
+    const auto& slow = sockets->slow()[0];
+    EXPECT_TRUE(ports.insert(BoundTo(slow.fd).port).second) << "the slow lane has one too";
+    EXPECT_EQ(sockets->slow()[1].fd, -1) << "the path has an IPv4 address";
+  });
+}
+
+TEST(TunnelSockets, APathWithoutAnAddressSpeaksBothFamilies) {
+  InFreshNetwork([] {
+    const auto sockets = TunnelSockets::Open(
+        Client({{"first", Address("127.0.0.1"), "", {}}, {"any", {}, "lo", {}}}, 2), 1);
+    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    std::map<uint16_t, int> by_group;
+    for (const WorkerSocket& socket : sockets->OfWorker(0)) ++by_group[socket.group];
+    const std::map<uint16_t, int> expected = {{0, 2}, {2, 2}, {3, 2}};
+    EXPECT_EQ(by_group, expected);
+    ASSERT_EQ(sockets->slow().size(), 4u);
+    EXPECT_GE(sockets->slow()[2].fd, 0);
+    EXPECT_GE(sockets->slow()[3].fd, 0);
+    EXPECT_TRUE(BoundTo(sockets->slow()[2].fd).address.is_v4());
+    EXPECT_TRUE(BoundTo(sockets->slow()[3].fd).address.is_v6());
+    char interface[32] = {};
+    socklen_t length = sizeof(interface);
+    ASSERT_EQ(getsockopt(sockets->slow()[2].fd, SOL_SOCKET, SO_BINDTODEVICE, interface, &length), 0);
+    EXPECT_STREQ(interface, "lo");
+  });
+}
+
+TEST(TunnelSockets, GroupsTellPathAndFamilyApart) {
+  std::set<uint16_t> groups;
+  for (int path = 0; path < kMaxPaths; ++path) {
+    for (const char* remote : {"192.0.2.1", "2001:db8::1"}) {
+      EXPECT_TRUE(groups.insert(TunnelSockets::ClientGroup(path, Address(remote))).second);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace braid
