@@ -219,9 +219,8 @@ void Receiver::OnData(PeerSlot peer, Session& session, const Header& header, Mut
 
 bool Receiver::OwnsSource(PeerSlot peer, Bytes packet) {
   const IpAddress source = InnerSource(packet);
-  if (source != last_source_ || state_.routes != last_source_routes_) {
+  if (source != last_source_) {
     last_source_ = source;
-    last_source_routes_ = state_.routes;
     last_source_owner_ = state_.routes == nullptr ? kNoPeer : state_.routes->Lookup(source);
   }
   return last_source_owner_ == peer;

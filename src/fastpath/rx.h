@@ -21,6 +21,9 @@ class Receiver {
   // Settles them once the backend has flushed, and lets go of the buffers.
   void AfterFlush();
 
+  // The route table is another one: what it said is forgotten.
+  void OnRoutesChanged() { last_source_ = {}; }
+
   // A session that was not found may have just been announced: the worker carries out its commands
   // when this is set, and the datagram is looked up again.
   using CarryOutCommands = void (*)(void* worker);
@@ -59,7 +62,6 @@ class Receiver {
   // The last inner source that was looked up: packets come in runs.
   IpAddress last_source_;
   PeerSlot last_source_owner_ = kNoPeer;
-  const RouteTable* last_source_routes_ = nullptr;
 };
 
 }  // namespace braid

@@ -72,8 +72,8 @@ absl::Status Worker::Prepare() {
                                        : kTrainBuffers);
     if (!made.ok()) return made.status();
     *pool = std::move(*made);
+    (*pool)->BindToThisThread();
   }
-  state_.receive_pool->BindToThisThread();
   auto backend =
       MakeBackend(state_.options.io, *state_.receive_pool, state_.backend_fallback_reason);
   if (!backend.ok()) return backend.status();
@@ -146,7 +146,10 @@ void Worker::CarryOut(const Command& command) {
   Session* session = state_.FindSession(command.peer);
   switch (command.type) {
     case Command::Type::kNone: break;
-    case Command::Type::kSetRoutes: state_.routes = command.routes; break;
+    case Command::Type::kSetRoutes:
+      state_.routes = command.routes;
+      receiver_.OnRoutesChanged();
+      break;
     case Command::Type::kAddKeypair:
       state_.sessions_by_index.Insert(command.keypair->local_index, command.peer, command.keypair);
       break;

@@ -201,6 +201,7 @@ class UringBackend final : public Backend {
     io_uring_sqe* sqe = NextSubmission();
     io_uring_prep_writev(sqe, FixedIndex(request.fd), request.parts.data(),
                          static_cast<unsigned>(request.parts.size()), 0);
+    sqe->rw_flags = RWF_NOWAIT;
     Queue(sqe, Tag(Source::kWrite, writes_));
     write_requests_[writes_++] = &request;
   }

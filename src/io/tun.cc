@@ -27,8 +27,8 @@ absl::Status AttachError(const std::string& name, int error) {
                                          "\" needs CAP_NET_ADMIN (run as root)");
     case EBUSY:
       return absl::AlreadyExistsError("network.device: \"" + name +
-                                      "\" is in use by another program; stop it or choose another "
-                                      "name");
+                                      "\" exists already; stop the program that made it or choose "
+                                      "another name");
     case EINVAL:
       return absl::AlreadyExistsError("network.device: \"" + name +
                                       "\" exists and is not a multi-queue TUN device; remove it or "
@@ -64,6 +64,8 @@ absl::StatusOr<TunDevice> OpenTun(const std::string& name, int queues, bool want
     }
     ifreq request{};
     request.ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    // The first queue makes the device; joining one that another program made would share it.
+    if (i == 0) request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_TUN_EXCL);
     strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
     if (ioctl(fd.get(), TUNSETIFF, &request) != 0) return AttachError(name, errno);
     int header_bytes = kVnetHeaderBytes;

@@ -34,7 +34,9 @@ namespace asio = boost::asio;
 constexpr int kDefaultLinkMtu = 1500;
 constexpr int kDatagramsPerWake = 64;  // from one socket, before others have their turn
 constexpr int kEventsPerWake = 256;
-constexpr int kStrayBuffers = 32;      // packets of workers' lanes that came to the slow lane's socket
+// Packets of workers' lanes that came to the slow lane's socket: what a server sends on a lane before
+// the client has told where that lane is.
+constexpr int kStrayBuffers = 512;
 constexpr auto kResolveEvery = std::chrono::seconds(5);
 constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
 constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
@@ -122,6 +124,7 @@ class Daemon final : private PeerHost {
   int own_mtu_ = 0;  // as configured, or as the paths allow
   int mtu_ = 0;      // of the device
   std::unique_ptr<PacketPool> stray_pool_;
+  DropCounters stray_drops_;
   WorkerGroup workers_;
   PathMeters meters_;
   std::optional<Peers> peers_;
@@ -339,7 +342,7 @@ absl::Status Daemon::ListenForControl() {
 void Daemon::WaitForDatagrams(SlowSocket& socket) {
   socket.descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
                                [this, &socket](const boost::system::error_code& error) {
-                                 if (error) return;
+                                 if (error || stopping_) return;
                                  ReadDatagrams(socket);
                                  WaitForDatagrams(socket);
                                });
@@ -361,12 +364,15 @@ void Daemon::OnDatagram(MutableBytes datagram, const Route& back) {
   if (!peers_->OnDatagram(datagram, back, MonotonicNowNs())) return;
   // It belongs to a worker's lane.
   PacketPtr packet = stray_pool_->Take();
-  if (packet == nullptr) return;
+  if (packet == nullptr) return stray_drops_.Count(Drop::no_buffer);
   std::copy(datagram.begin(), datagram.end(), packet->data());
   packet->length = static_cast<uint32_t>(datagram.size());
   const uint8_t lane = datagram[8];
-  workers_.HandPacket(lane, {HandedPacket::From::kNetwork, std::move(packet),
-                             {back, kSlowLane, static_cast<uint16_t>(datagram.size())}});
+  // A client's socket is one lane's, so it can tell that the server has lost this lane.
+  const int16_t socket_lane = config_.role == Role::kClient ? kSlowLane : Incoming::kAnyLane;
+  HandedPacket handed{HandedPacket::From::kNetwork, std::move(packet),
+                      {back, socket_lane, static_cast<uint16_t>(datagram.size())}};
+  if (!workers_.HandPacket(lane, std::move(handed))) stray_drops_.Count(Drop::inbox_full);
 }
 
 void Daemon::SendDatagram(const Route& route, Bytes datagram) {
@@ -387,7 +393,7 @@ void Daemon::WaitForEvents() {
   }
   events_->async_wait(asio::posix::stream_descriptor::wait_read,
                       [this](const boost::system::error_code& error) {
-                        if (error) return;
+                        if (error || stopping_) return;
                         uint64_t count;
                         (void)!read(events_->native_handle(), &count, sizeof(count));
                         TakeEvents();
@@ -412,7 +418,7 @@ void Daemon::TakeEvents() {
 void Daemon::ScheduleTick() {
   tick_.expires_after(std::chrono::nanoseconds(Peers::kTickNs));
   tick_.async_wait([this](const boost::system::error_code& error) {
-    if (!error) Tick();
+    if (!error && !stopping_) Tick();
   });
 }
 
@@ -490,9 +496,10 @@ void Daemon::OnSessionMtu(PeerSlot, uint16_t) {
 // --- Control ---
 
 ControlResult Daemon::OnControl(std::string_view verb) {
+  if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "status") {
     return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads, aeads_,
-                                      steered_by_bpf_, mtu_, warnings_, started_ns_,
+                                      stray_drops_, steered_by_bpf_, mtu_, warnings_, started_ns_,
                                       MonotonicNowNs()}));
   }
   if (verb == "stop") {

@@ -22,7 +22,7 @@ constexpr uint64_t kChaChaEpochPackets = uint64_t{1} << 48;
 
 constexpr DurationNs kAttemptEveryNs = kSecondNs;
 constexpr DurationNs kSlowAttemptEveryNs = 3 * kSecondNs;
-constexpr int kQuickAttempts = 20;
+constexpr int kQuickAttempts = 4;  // then a round trip may take three seconds
 constexpr DurationNs kAttemptJitterNs = 200 * kMillisecondNs;
 
 // A ping not answered for so long, or three round trips, is sent again; after a few the other end is

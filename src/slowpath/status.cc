@@ -21,10 +21,13 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
-double Rounded(double value, double unit) { return std::round(value / unit) * unit; }
+double Rounded(double value, int digits) {
+  const double scale = std::pow(10, digits);
+  return std::round(value * scale) / scale;
+}
 
 double SecondsSince(TimeNs then_ns, TimeNs now_ns) {
-  return Rounded(static_cast<double>(now_ns - then_ns) / kSecondNs, 0.1);
+  return Rounded(static_cast<double>(now_ns - then_ns) / kSecondNs, 1);
 }
 
 const char* PathStateName(const Peer& peer, size_t id) {
@@ -53,11 +56,11 @@ Json DescribePath(const StatusSources& sources, const Peer& peer, size_t id) {
   json["local"] = LocalAddress(sources.config, peer, id);
   json["remote"] = path.route.remote.is_set() ? Json(path.route.remote.ToString()) : Json();
   json["state"] = PathStateName(peer, id);
-  json["rtt_ms"] = path.rtt_ms ? Json(Rounded(*path.rtt_ms, 0.001)) : Json();
-  json["loss"] = Rounded(meter.rx_loss, 0.0001);
+  json["rtt_ms"] = path.rtt_ms ? Json(Rounded(*path.rtt_ms, 3)) : Json();
+  json["loss"] = Rounded(meter.rx_loss, 4);
   json["rx_bytes"] = traffic.rx_bytes;
   json["tx_bytes"] = traffic.tx_bytes;
-  json["rate_mbps"] = Rounded((meter.tx_bytes_per_s + meter.rx_bytes_per_s) * 8 / 1e6, 0.01);
+  json["rate_mbps"] = Rounded((meter.tx_bytes_per_s + meter.rx_bytes_per_s) * 8 / 1e6, 2);
   return json;
 }
 
@@ -124,7 +127,8 @@ Json DescribeStatus(const StatusSources& sources) {
   for (size_t i = 0; i < kDropReasons; ++i) {
     const auto reason = static_cast<Drop>(i);
     json["drops"][std::string(kDropNames[i])] =
-        sources.workers.Drops(reason) + sources.peers.drops().Get(reason);
+        sources.workers.Drops(reason) + sources.peers.drops().Get(reason) +
+        sources.stray_drops.Get(reason);
   }
   return json;
 }

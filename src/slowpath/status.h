@@ -20,6 +20,7 @@ struct StatusSources {
   const PathMeters& meters;
   const TunOffloads& offloads;
   const AeadSuite& aeads;
+  const DropCounters& stray_drops;  // between the slow lane's sockets and the workers
   bool steered_by_bpf;
   int mtu;
   const std::vector<std::string>& warnings;

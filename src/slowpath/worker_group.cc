@@ -119,10 +119,11 @@ void WorkerGroup::Tick() {
   while (!retired_.empty() && passed(retired_.front())) retired_.pop_front();
 }
 
-void WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
+bool WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
   WorkerMailbox& mailbox = *mailboxes_[lane % mailboxes_.size()];
-  if (!mailbox.packets.TryPush(std::move(packet))) return drops_.Count(Drop::inbox_full);
+  if (!mailbox.packets.TryPush(std::move(packet))) return false;
   mailbox.doorbell.Ring();
+  return true;
 }
 
 PeerActivity WorkerGroup::ActivityOf(PeerSlot peer) const {
@@ -167,7 +168,7 @@ WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
 }
 
 uint64_t WorkerGroup::Drops(Drop reason) const {
-  uint64_t drops = drops_.Get(reason);
+  uint64_t drops = 0;
   for (const auto& worker : workers_) drops += worker->state().drops.Get(reason);
   return drops;
 }

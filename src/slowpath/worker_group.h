@@ -32,8 +32,8 @@ class WorkerGroup {
   // Sends what waited for room, frees what is no longer used. Now and then.
   void Tick();
 
-  // A packet of a worker's lane that came to the slow path's socket.
-  void HandPacket(uint8_t lane, HandedPacket&& packet);
+  // A packet of a worker's lane that came to the slow path's socket. False when there is no room.
+  bool HandPacket(uint8_t lane, HandedPacket&& packet);
 
   PeerActivity ActivityOf(PeerSlot peer) const;
   struct PathTotals {
@@ -71,7 +71,6 @@ class WorkerGroup {
   std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
   std::vector<uint64_t> commands_given_;      // by worker
   std::deque<Retired> retired_;
-  DropCounters drops_;  // of packets that came no further than here
   std::unique_ptr<const RouteTable> routes_;
   std::string backend_name_;
   std::string fallback_reason_;

@@ -45,7 +45,8 @@ TEST(LanePool, StatesDoNotOverlap) {
 TEST(LanePool, AStateThatIsUsedAgainRemembersNothing) {
   LanePool pool(1);
   LaneState* state = pool.Take(3);
-  const auto keypair = testing::MakeKeypair(1, ChooseAeads("sodium").value()[Cipher::kChaCha20Poly1305]);
+  const auto keypair =
+      testing::MakeKeypair(1, ChooseAeads("sodium").value()[Cipher::kChaCha20Poly1305]);
   ASSERT_FALSE(state->sender.Prepare(keypair.client, 3, kSecondNs));
   uint8_t datagram[kSealOverheadBytes];
   state->sender.Seal(Kind::kData, 0, 0, {}, datagram);

@@ -35,7 +35,8 @@ struct Link {
 int KeepLink(nl_msg* message, void* to) {
   Link& link = *static_cast<Link*>(to);
   std::array<nlattr*, IFLA_MAX + 1> attributes{};
-  if (nlmsg_parse(nlmsg_hdr(message), sizeof(ifinfomsg), attributes.data(), IFLA_MAX, nullptr) < 0) {
+  if (nlmsg_parse(nlmsg_hdr(message), sizeof(ifinfomsg), attributes.data(), IFLA_MAX, nullptr) <
+      0) {
     return NL_SKIP;
   }
   link.flags = static_cast<ifinfomsg*>(nlmsg_data(nlmsg_hdr(message)))->ifi_flags;

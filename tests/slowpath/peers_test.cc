@@ -378,7 +378,8 @@ TEST_F(PeersTest, TenThousandRekeysLeaveNothingBehind) {
 TEST_F(PeersTest, KeysEndAfterThreeMinutesWhateverHappens) {
   Establish();
   const TimeNs made_ns = client_.peer().established_ns;
-  // Sealed packets go on, so that neither end sees the other as dead; handshakes do not come through.
+  // Sealed packets go on, so that neither end sees the other as dead; handshakes do not come
+  // through.
   network_.on_wire = [](const Datagram& datagram) { return IsSealed(KindOf(datagram)); };
   Run(made_ns + 178 * kSecondNs - network_.now_ns());
   EXPECT_TRUE(Exchange());
@@ -606,9 +607,8 @@ TEST_F(PeersTest, AClientThatMovesIsFollowedOnceItHasAnsweredThere) {
   }));
   EXPECT_EQ(server_.peer().paths[0].route.remote, kClientAt);
   EXPECT_EQ(server_.lanes[0].routes[0].remote, kClientAt) << "bulk traffic moved unproven";
-  const auto moved = RunUntil(kSecondNs, [this] {
-    return server_.peer().paths[0].route.remote == kElsewhere;
-  });
+  const auto moved =
+      RunUntil(kSecondNs, [this] { return server_.peer().paths[0].route.remote == kElsewhere; });
   ASSERT_TRUE(moved);
   EXPECT_LE(*moved, 30 * kMillisecondNs);  // a round trip
   EXPECT_EQ(server_.lanes[0].routes[0].remote, kElsewhere);
@@ -687,6 +687,25 @@ TEST_F(PeersTest, OnlyTheClientsOwnPongProvesAnAddress) {
   }
   EXPECT_EQ(server_.drops(Drop::unauthentic), 1000u);
   EXPECT_EQ(server_.peer().paths[0].route.remote, kClientAt);
+}
+
+TEST_F(PeersTest, APongProvesOnlyTheAddressThatItsPingWentTo) {
+  Establish();
+  client_.MoveAddress(0, kElsewhere);
+  ASSERT_TRUE(RunUntil(3 * kSecondNs, [this] {
+    return server_.peer().paths[0].source.candidate().remote == kElsewhere;
+  }));
+  // The client's answer is held back, and what it says next comes from the attacker's address
+  // first.
+  const Datagram pong = Capture(kSecondNs, FromClient);
+  const Datagram later = Capture(5 * kSecondNs, FromClient);
+  server_.Deliver(later.bytes, kAttackerAt);
+  ASSERT_EQ(server_.peer().paths[0].source.candidate().remote, kAttackerAt);
+  server_.Deliver(pong.bytes, kAttackerAt);
+  EXPECT_EQ(server_.drops(), 0u) << "it is authentic, and new";
+  EXPECT_EQ(server_.peer().paths[0].route.remote, kClientAt);
+  Run(5 * kSecondNs);
+  EXPECT_EQ(server_.peer().paths[0].route.remote, kElsewhere);
 }
 
 TEST_F(PeersTest, AServerThatAnswersFromAnotherAddressIsFollowedWhenItReceivesThere) {
@@ -841,7 +860,8 @@ class Mutilation : public PeersTest {
     }
   }
 
-  void ExpectRefused(SimulatedEnd& end, Buffer bytes, const Endpoint& from, const std::string& how) {
+  void ExpectRefused(SimulatedEnd& end, Buffer bytes, const Endpoint& from,
+                     const std::string& how) {
     const uint64_t drops = end.drops();
     const uint64_t opened = end.lanes[0].opened;
     const std::string before = end.Snapshot();
@@ -866,8 +886,9 @@ TEST_F(Mutilation, OfAnInitiation) {
 TEST_F(Mutilation, OfAnInitiationInASession) {
   client_.options.rekey_after_ns = 5 * kSecondNs;
   Establish();
-  const Datagram initiation = Capture(
-      10 * kSecondNs, [](const Datagram& datagram) { return KindOf(datagram) == Kind::kInitiation; });
+  const Datagram initiation = Capture(10 * kSecondNs, [](const Datagram& datagram) {
+    return KindOf(datagram) == Kind::kInitiation;
+  });
   network_.TakeLog();
   ExpectRefused(server_, initiation);
   server_.Deliver(initiation.bytes, initiation.from);
@@ -1116,6 +1137,23 @@ TEST_F(TwoPaths, AHandshakeTriesThePathsInTurn) {
   EXPECT_EQ(hub_.lanes[0].opened_on[1], 1u);
 }
 
+TEST_F(TwoPaths, ACookieIsUsedOnThePathThatItCameOver) {
+  MacStamper stamper(hub_.options.identity.public_key);
+  every_tick_ = [&] {
+    for (int i = 0; i < 200; ++i) {
+      hub_.Deliver(InitiationOfNobody(stamper, network_.random(), network_.now_ns()),
+                   RandomSource(network_.random()));
+    }
+    network_.TakeLog();
+  };
+  hub_.Start();
+  RunBoth(2 * kSecondNs);
+  mobile_.Start();
+  RunBoth(500 * kMillisecondNs);
+  EXPECT_TRUE(mobile_.confirmed());
+  EXPECT_EQ(mobile_.peer().active_path, 0);
+}
+
 TEST_F(TwoPaths, AClientThatComesBackOverAnotherPathIsAnsweredThereAtOnce) {
   Establish();
   RunBoth(10 * kSecondNs);
@@ -1131,7 +1169,8 @@ TEST_F(TwoPaths, AClientThatComesBackOverAnotherPathIsAnsweredThereAtOnce) {
 }
 
 TEST_F(TwoPaths, APathWithoutAProvenAddressCarriesNothing) {
-  // The second path leads to the server only. So the server never learns that it could answer there.
+  // The second path leads to the server only. So the server never learns that it could answer
+  // there.
   network_.on_wire = [](const Datagram& datagram) { return datagram.to != kLink1; };
   Establish();
   ASSERT_EQ(hub_.peer().paths.size(), 2u);

@@ -146,7 +146,8 @@ TEST(TunnelSockets, AnAddressThatTheMachineLacksIsNamed) {
     const auto server = TunnelSockets::Open(Server({At("203.0.113.1:7700")}), 1);
     EXPECT_NE(server.status().message().find("/tunnel/listen/0"), std::string::npos);
     const auto client = TunnelSockets::Open(
-        Client({{"good", Address("127.0.0.1"), "", {}}, {"bad", Address("203.0.113.1"), "", {}}}), 1);
+        Client({{"good", Address("127.0.0.1"), "", {}}, {"bad", Address("203.0.113.1"), "", {}}}),
+        1);
     EXPECT_NE(client.status().message().find("/tunnel/paths/1"), std::string::npos);
     EXPECT_NE(client.status().message().find("203.0.113.1"), std::string::npos);
     const auto unknown = TunnelSockets::Open(Client({{"lte", {}, "wwan9", {}}}), 1);
@@ -196,7 +197,8 @@ TEST(TunnelSockets, APathWithoutAnAddressSpeaksBothFamilies) {
     EXPECT_TRUE(BoundTo(sockets->slow()[3].fd).address.is_v6());
     char interface[32] = {};
     socklen_t length = sizeof(interface);
-    ASSERT_EQ(getsockopt(sockets->slow()[2].fd, SOL_SOCKET, SO_BINDTODEVICE, interface, &length), 0);
+    ASSERT_EQ(getsockopt(sockets->slow()[2].fd, SOL_SOCKET, SO_BINDTODEVICE, interface, &length),
+              0);
     EXPECT_STREQ(interface, "lo");
   });
 }

@@ -163,11 +163,11 @@ class SimulatedEnd final : public PeerHost {
     std::ostringstream text;
     text << commands << ' ' << sent << ' ' << peers_->indices_in_use();
     for (const auto& peer : peers_->all()) {
-      text << "\n" << peer->name << ' ' << int{peer->active_path} << ' ' << peer->attempt.has_value()
-           << ' ' << peer->attempt_index << ' ' << peer->attempts << ' ' << peer->next_attempt_ns
-           << ' ' << peer->greatest_counter << ' ' << peer->generation << ' '
-           << peer->established_ns << ' ' << peer->mtu << ' ' << peer->confirmed_current << ' '
-           << peer->sender.sequence();
+      text << "\n"
+           << peer->name << ' ' << int{peer->active_path} << ' ' << peer->attempt.has_value() << ' '
+           << peer->attempt_index << ' ' << peer->attempts << ' ' << peer->next_attempt_ns << ' '
+           << peer->greatest_counter << ' ' << peer->generation << ' ' << peer->established_ns
+           << ' ' << peer->mtu << ' ' << peer->confirmed_current << ' ' << peer->sender.sequence();
       for (const auto* keypair : {&peer->previous, &peer->current, &peer->next}) {
         text << ' ' << (*keypair == nullptr ? 0 : (*keypair)->id);
       }
@@ -226,7 +226,9 @@ class SimulatedEnd final : public PeerHost {
         lane.path = command.path;
         lane.has_path = true;
         break;
-      default: ADD_FAILURE() << "a command that is not of peers"; break;
+      default:
+        ADD_FAILURE() << "a command that is not of peers";
+        break;
     }
   }
   void Retire(std::unique_ptr<const Keypair> keypair) override {
@@ -299,8 +301,7 @@ class SimulatedEnd final : public PeerHost {
     ++lane.activity.rx_datagrams[path];
     lane.activity.last_rx_ns = network_.now_ns();
     if (!opened.first_of_key) return;
-    pending_.push_back(
-        {.type = Event::Type::kOpened, .peer = slot, .keypair_id = keypair->id});
+    pending_.push_back({.type = Event::Type::kOpened, .peer = slot, .keypair_id = keypair->id});
   }
 
   // After each call into Peers: the workers have passed all commands, and told what they saw.

@@ -1,6 +1,6 @@
-// A network and a clock of a test's own: datagrams travel between endpoints with a delay, and may be
-// lost, doubled and reordered, all by one seed. Whoever stands beside the wire may look at each one,
-// hold it back, and put in others.
+// A network and a clock of a test's own: datagrams travel between endpoints with a delay, and may
+// be lost, doubled and reordered, all by one seed. Whoever stands beside the wire may look at each
+// one, hold it back, and put in others.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // Workers as the daemon runs them, real threads over real sockets, with the test in the place of
-// everything around them: TUN (one end of a socket pair behaves like a queue: a message a read), the
-// peer behind the network, and the slow path.
+// everything around them: TUN (one end of a socket pair behaves like a queue: a message a read),
+// the peer behind the network, and the slow path.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -45,7 +45,8 @@ class WorkerRig {
     const IpAddress loopback = IpAddress::Parse("127.0.0.1").value();
     peer_socket = OpenUdp({loopback, 0, "", false, false}).value();
     std::vector<WorkerOptions> each(static_cast<size_t>(options.workers));
-    for (int i = 0; i < options.workers; ++i) mailboxes.push_back(std::make_unique<WorkerMailbox>());
+    for (int i = 0; i < options.workers; ++i)
+      mailboxes.push_back(std::make_unique<WorkerMailbox>());
     for (int lane = 0; options.socket_for_each_lane && lane < kRigLanes; ++lane) {
       sockets.push_back(OpenUdp({loopback, 0, "", false, true}).value());
       each[static_cast<size_t>(lane % options.workers)].sockets.push_back(
@@ -130,7 +131,10 @@ class WorkerRig {
                                           {IpPrefix::Parse("10.77.0.3/32").value(), 1}};
     routes = std::make_unique<RouteTable>(prefixes);
     Tell({.type = Command::Type::kSetRoutes, .routes = routes.get()});
-    Tell({.type = Command::Type::kSetPath, .peer = 0, .path = 0, .route = {peer_socket.local, {}, 0}});
+    Tell({.type = Command::Type::kSetPath,
+          .peer = 0,
+          .path = 0,
+          .route = {peer_socket.local, {}, 0}});
     Tell({.type = Command::Type::kUsePath, .peer = 0, .path = 0});
     const KeypairOfBothEnds& keys = AddKeypair();
     Tell({.type = Command::Type::kSendUnder, .peer = 0, .keypair = &keys.server, .mtu = mtu});
@@ -278,7 +282,7 @@ class WorkerRig {
   std::unique_ptr<RouteTable> routes;
   std::map<uint32_t, std::unique_ptr<KeypairOfBothEnds>> keypairs;  // by the peer's index
   std::vector<std::unique_ptr<Worker>> workers;
-  std::array<LaneSender, kRigLanes> senders;      // the peer's
+  std::array<LaneSender, kRigLanes> senders;  // the peer's
   std::array<LaneReceiver, kRigLanes> receivers;
   uint64_t commands_given = 0;
 
