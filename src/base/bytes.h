@@ -28,9 +28,15 @@ void StoreNative(uint8_t* to, T value) {
 
 static_assert(std::endian::native == std::endian::little);
 
-inline uint16_t LoadBe16(const uint8_t* from) { return __builtin_bswap16(LoadNative<uint16_t>(from)); }
-inline uint32_t LoadBe32(const uint8_t* from) { return __builtin_bswap32(LoadNative<uint32_t>(from)); }
-inline uint64_t LoadBe64(const uint8_t* from) { return __builtin_bswap64(LoadNative<uint64_t>(from)); }
+inline uint16_t LoadBe16(const uint8_t* from) {
+  return __builtin_bswap16(LoadNative<uint16_t>(from));
+}
+inline uint32_t LoadBe32(const uint8_t* from) {
+  return __builtin_bswap32(LoadNative<uint32_t>(from));
+}
+inline uint64_t LoadBe64(const uint8_t* from) {
+  return __builtin_bswap64(LoadNative<uint64_t>(from));
+}
 inline void StoreBe16(uint8_t* to, uint16_t value) { StoreNative(to, __builtin_bswap16(value)); }
 inline void StoreBe32(uint8_t* to, uint32_t value) { StoreNative(to, __builtin_bswap32(value)); }
 inline void StoreBe64(uint8_t* to, uint64_t value) { StoreNative(to, __builtin_bswap64(value)); }

@@ -23,45 +23,45 @@ class Counter {
 };
 
 // name, meaning. The names appear in `braid status`.
-#define BRAID_DROP_REASONS(X)                                                                     \
-  /* A datagram from the network, before it is known whose it is. */                              \
-  X(short_datagram, "shorter than a header, or than a header and a tag")                          \
-  X(bad_magic, "another magic")                                                                   \
-  X(bad_version, "another version")                                                               \
-  X(bad_kind, "an unknown kind")                                                                  \
-  X(bad_flags, "reserved flags set, or flags that do not fit the packet")                         \
-  X(unknown_session, "no session has this index")                                                 \
-  X(bad_lane, "a lane that the session does not have")                                            \
-  X(bad_path, "a path id beyond what a session may have")                                         \
-  X(bad_epoch, "a key epoch that is neither previous, current nor next")                          \
-  X(replayed, "a sequence seen before, or too old to tell")                                       \
-  X(unauthentic, "does not open under the session's key")                                         \
-  X(expired_key, "sealed under keys that are too old")                                            \
-  X(bad_control, "an authentic control message that does not parse")                              \
-  /* Handshakes. */                                                                               \
-  X(handshake_malformed, "a handshake message of a wrong length or lane")                         \
-  X(handshake_bad_mac, "mac1 or mac2 does not match")                                             \
-  X(handshake_unauthentic, "a handshake message that does not open")                              \
-  X(handshake_unknown_peer, "an initiation from a key that is not configured")                    \
-  X(handshake_replayed, "an initiation with an old counter")                                      \
-  X(handshake_rate_limited, "initiations beyond the limit while under load")                      \
-  X(handshake_unexpected, "a response or cookie that nothing waits for")                          \
-  /* An opened inner packet. */                                                                   \
-  X(malformed_inner, "an inner packet whose own lengths contradict each other")                   \
-  X(spoofed_source, "an inner source address that the peer does not own")                         \
-  X(tun_write_failed, "the kernel refused a packet written to TUN")                               \
-  /* A packet from TUN. */                                                                        \
-  X(bad_tun_packet, "a packet from TUN that is no whole IPv4 or IPv6 packet")                     \
-  X(no_route, "no peer owns the inner destination")                                               \
-  X(no_session, "the owning peer has no live session")                                            \
-  X(no_path, "the session has no usable path")                                                    \
-  X(too_big, "does not fit the tunnel's MTU; answered with ICMP where allowed")                   \
-  X(keys_exhausted, "the lane may seal nothing more before its next epoch is confirmed")          \
-  X(socket_full, "the socket's send queue was full")                                              \
-  X(send_failed, "the kernel refused to send")                                                    \
-  /* Bounds inside braid. */                                                                      \
-  X(no_buffer, "the worker's packet pool was empty")                                              \
-  X(no_lane_state, "the worker's lane pool was empty")                                            \
+#define BRAID_DROP_REASONS(X)                                                            \
+  /* A datagram from the network, before it is known whose it is. */                     \
+  X(short_datagram, "shorter than a header, or than a header and a tag")                 \
+  X(bad_magic, "another magic")                                                          \
+  X(bad_version, "another version")                                                      \
+  X(bad_kind, "an unknown kind")                                                         \
+  X(bad_flags, "reserved flags set, or flags that do not fit the packet")                \
+  X(unknown_session, "no session has this index")                                        \
+  X(bad_lane, "a lane that the session does not have")                                   \
+  X(bad_path, "a path id beyond what a session may have")                                \
+  X(bad_epoch, "a key epoch that is neither previous, current nor next")                 \
+  X(replayed, "a sequence seen before, or too old to tell")                              \
+  X(unauthentic, "does not open under the session's key")                                \
+  X(expired_key, "sealed under keys that are too old")                                   \
+  X(bad_control, "an authentic control message that does not parse")                     \
+  /* Handshakes. */                                                                      \
+  X(handshake_malformed, "a handshake message of a wrong length or lane")                \
+  X(handshake_bad_mac, "mac1 or mac2 does not match")                                    \
+  X(handshake_unauthentic, "a handshake message that does not open")                     \
+  X(handshake_unknown_peer, "an initiation from a key that is not configured")           \
+  X(handshake_replayed, "an initiation with an old counter")                             \
+  X(handshake_rate_limited, "initiations beyond the limit while under load")             \
+  X(handshake_unexpected, "a response or cookie that nothing waits for")                 \
+  /* An opened inner packet. */                                                          \
+  X(malformed_inner, "an inner packet whose own lengths contradict each other")          \
+  X(spoofed_source, "an inner source address that the peer does not own")                \
+  X(tun_write_failed, "the kernel refused a packet written to TUN")                      \
+  /* A packet from TUN. */                                                               \
+  X(bad_tun_packet, "a packet from TUN that is no whole IPv4 or IPv6 packet")            \
+  X(no_route, "no peer owns the inner destination")                                      \
+  X(no_session, "the owning peer has no live session")                                   \
+  X(no_path, "the session has no usable path")                                           \
+  X(too_big, "does not fit the tunnel's MTU; answered with ICMP where allowed")          \
+  X(keys_exhausted, "the lane may seal nothing more before its next epoch is confirmed") \
+  X(socket_full, "the socket's send queue was full")                                     \
+  X(send_failed, "the kernel refused to send")                                           \
+  /* Bounds inside braid. */                                                             \
+  X(no_buffer, "the worker's packet pool was empty")                                     \
+  X(no_lane_state, "the worker's lane pool was empty")                                   \
   X(inbox_full, "another worker's or the slow path's inbox was full")
 
 enum class Drop : uint8_t {

@@ -17,7 +17,6 @@ inline constexpr size_t kMaxGsoDatagrams = 128;       // UDP_MAX_SEGMENTS since 
 inline constexpr size_t kMaxInnerBytes = 65535;
 inline constexpr size_t kMinMtu = 1280;
 inline constexpr size_t kMaxMtu = 65507 - kSealOverheadBytes;
-inline constexpr size_t kMinInnerBytes = 20;
 
 // A packet buffer holds a whole super-packet from TUN or a whole coalesced read from UDP, the
 // headroom in front of it (vnet header, or what the kernel puts before a datagram: address and
@@ -29,7 +28,7 @@ inline constexpr size_t kPacketBufferBytes =
     kPacketHeadroomBytes + kPacketDataBytes + kPacketTailroomBytes;
 
 // Lanes, paths, workers, peers.
-inline constexpr int kMaxLanes = 128;   // of the packet path: 0 … 127
+inline constexpr int kMaxLanes = 128;  // of the packet path: 0 … 127
 inline constexpr int kDefaultLanes = 16;
 inline constexpr uint8_t kSlowLane = 255;  // handshakes and sealed control of the slow path
 inline constexpr int kMaxPaths = 8;        // of the 64 that the header could name
@@ -40,14 +39,14 @@ inline constexpr int kMaxEndpointsPerPeer = 16;
 inline constexpr int kMaxPrefixesPerPeer = 1024;
 
 // Per worker.
-inline constexpr int kReceiveBuffers = 64;    // provided to the kernel for UDP reads; power of two
-inline constexpr int kTunReadBatch = 64;      // packets taken from TUN between two flushes
-inline constexpr int kTrainBuffers = 64;      // sends being filled between two flushes
-inline constexpr int kSpareBuffers = 64;      // held by another worker, or by a queue
-inline constexpr int kWorkerBuffers =
-    kReceiveBuffers + kTunReadBatch + kTrainBuffers + kSpareBuffers;
-inline constexpr int kInboxSlots = 1024;      // packets and commands handed to a worker
-inline constexpr int kEventSlots = 1024;      // what workers tell the slow path
+inline constexpr int kReceiveBuffers = 64;  // provided to the kernel for UDP reads; power of two
+inline constexpr int kTunReadBatch = 64;    // packets taken from TUN between two flushes
+inline constexpr int kTrainBuffers = 64;    // sends being filled between two flushes
+inline constexpr int kSpareBuffers = 64;    // held by another worker, or by a queue
+// While one set of reads is being worked on, the kernel has another.
+inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers;
+inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
+inline constexpr int kEventSlots = 1024;  // what workers tell the slow path
 
 static_assert((kReceiveBuffers & (kReceiveBuffers - 1)) == 0);
 static_assert((kInboxSlots & (kInboxSlots - 1)) == 0);

@@ -32,8 +32,7 @@ struct KnownAnswer {
 };
 
 constexpr KnownAnswer kKnownAnswers[] = {
-    {Cipher::kChaCha20Poly1305,
-     "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
+    {Cipher::kChaCha20Poly1305, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f",
      "070000004041424344454647", "50515253c0c1c2c3c4c5c6c7",
      "4c616469657320616e642047656e746c656d656e206f662074686520636c617373206f66202739393a20496620"
      "4920636f756c64206f6666657220796f75206f6e6c79206f6e652074697020666f7220746865206675747572652c"
@@ -101,8 +100,8 @@ absl::StatusOr<AeadSuite> ChooseAeads(std::string_view preference) {
     }
   }
   if (suite[Cipher::kChaCha20Poly1305] == nullptr) {
-    return absl::UnavailableError(
-        "performance.aead: the back-end \"" + std::string(preference) + "\" does not work here");
+    return absl::UnavailableError("performance.aead: the back-end \"" + std::string(preference) +
+                                  "\" does not work here");
   }
   return suite;
 }

@@ -57,8 +57,7 @@ void RunChaChaJob(IMB_CIPHER_DIRECTION direction, const AeadKey& key, const Nonc
   job->cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
   job->hash_alg = IMB_AUTH_CHACHA20_POLY1305;
   job->cipher_direction = direction;
-  job->chain_order =
-      direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
+  job->chain_order = direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
   job->enc_keys = key.bytes.data();
   job->dec_keys = key.bytes.data();
   job->key_len_in_bytes = sizeof(Key);

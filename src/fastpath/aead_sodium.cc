@@ -1,8 +1,6 @@
 // The portable back-end: libsodium.
 #include <sodium.h>
 
-
-
 #include "fastpath/aead.h"
 
 namespace braid {
@@ -20,10 +18,9 @@ void SealChaCha(const AeadKey& key, const Nonce& nonce, Bytes associated, Bytes 
 }
 
 bool OpenChaCha(const AeadKey& key, const Nonce& nonce, Bytes associated, MutableBytes sealed) {
-  return crypto_aead_chacha20poly1305_ietf_decrypt(sealed.data(), nullptr, nullptr, sealed.data(),
-                                                   sealed.size(), associated.data(),
-                                                   associated.size(), nonce.data(),
-                                                   key.bytes.data()) == 0;
+  return crypto_aead_chacha20poly1305_ietf_decrypt(
+             sealed.data(), nullptr, nullptr, sealed.data(), sealed.size(), associated.data(),
+             associated.size(), nonce.data(), key.bytes.data()) == 0;
 }
 
 static_assert(sizeof(crypto_aead_aes256gcm_state) <= sizeof(AeadKey));
@@ -38,16 +35,14 @@ void ExpandAes(const Key& key, AeadKey& expanded) {
 }
 
 void SealAes(const AeadKey& key, const Nonce& nonce, Bytes associated, Bytes plain, uint8_t* out) {
-  crypto_aead_aes256gcm_encrypt_afternm(out, nullptr, plain.data(), plain.size(),
-                                        associated.data(), associated.size(), nullptr,
-                                        nonce.data(), AesState(key));
+  crypto_aead_aes256gcm_encrypt_afternm(out, nullptr, plain.data(), plain.size(), associated.data(),
+                                        associated.size(), nullptr, nonce.data(), AesState(key));
 }
 
 bool OpenAes(const AeadKey& key, const Nonce& nonce, Bytes associated, MutableBytes sealed) {
   return crypto_aead_aes256gcm_decrypt_afternm(sealed.data(), nullptr, nullptr, sealed.data(),
-                                               sealed.size(), associated.data(),
-                                               associated.size(), nonce.data(),
-                                               AesState(key)) == 0;
+                                               sealed.size(), associated.data(), associated.size(),
+                                               nonce.data(), AesState(key)) == 0;
 }
 
 constexpr Aead kChaCha{Cipher::kChaCha20Poly1305, "sodium", ExpandChaCha, SealChaCha, OpenChaCha};

@@ -40,9 +40,9 @@ bool FollowsInIdentification(const uint8_t* first, const uint8_t* next, size_t d
 }
 
 bool SameTcpHeader(const uint8_t* a, const uint8_t* b, size_t header_bytes) {
-  return LoadNative<uint32_t>(a) == LoadNative<uint32_t>(b) &&          // ports
-         LoadNative<uint32_t>(a + 8) == LoadNative<uint32_t>(b + 8) &&  // acknowledgement
-         a[12] == b[12] && ((a[13] ^ b[13]) & ~kTcpEndsRun) == 0 &&     // length, flags
+  return LoadNative<uint32_t>(a) == LoadNative<uint32_t>(b) &&            // ports
+         LoadNative<uint32_t>(a + 8) == LoadNative<uint32_t>(b + 8) &&    // acknowledgement
+         a[12] == b[12] && ((a[13] ^ b[13]) & ~kTcpEndsRun) == 0 &&       // length, flags
          LoadNative<uint16_t>(a + 14) == LoadNative<uint16_t>(b + 14) &&  // window
          LoadNative<uint16_t>(a + 18) == LoadNative<uint16_t>(b + 18) &&  // urgent pointer
          std::memcmp(a + 20, b + 20, header_bytes - 20) == 0;             // options
@@ -111,7 +111,8 @@ bool Coalescer::TryAppend(Run& run, MutableBytes packet, const InnerPacket& inne
   const size_t payload_bytes = packet.size() - inner.headers_bytes();
   if (payload_bytes > run.payload_bytes || run.bytes + payload_bytes > kMaxInnerBytes) return false;
   if (!SameIpHeader(run.packet, packet.data(), inner)) return false;
-  if (!inner.v6 && !FollowsInIdentification(run.packet, packet.data(), run.parts_used)) return false;
+  if (!inner.v6 && !FollowsInIdentification(run.packet, packet.data(), run.parts_used))
+    return false;
   const uint8_t* first_l4 = run.packet + inner.l4_offset;
   const uint8_t* l4 = packet.data() + inner.l4_offset;
   if (inner.is_tcp()) {
@@ -136,11 +137,10 @@ void Coalescer::CloseRunsOfSameFlow(Bytes packet, const InnerPacket& inner) {
   for (size_t slot = open_used_; slot-- > 0;) {
     const Run& run = runs_[open_[slot]];
     if (run.inner.v6 != inner.v6 || !SameAddresses(run.packet, packet.data(), inner.v6)) continue;
-    const bool other_flow =
-        inner.l4_header_bytes != 0 &&
-        (run.inner.protocol != inner.protocol ||
-         LoadNative<uint32_t>(run.packet + run.inner.l4_offset) !=
-             LoadNative<uint32_t>(packet.data() + inner.l4_offset));  // ports
+    const bool other_flow = inner.l4_header_bytes != 0 &&
+                            (run.inner.protocol != inner.protocol ||
+                             LoadNative<uint32_t>(run.packet + run.inner.l4_offset) !=
+                                 LoadNative<uint32_t>(packet.data() + inner.l4_offset));  // ports
     if (!other_flow) CloseRun(slot);
   }
 }

@@ -58,7 +58,7 @@ class Coalescer {
     InnerPacket inner;
     uint32_t next_tcp_sequence;
     bool partial_checksum;
-    bool verified;         // the first packet's checksum, where it is whole
+    bool verified;  // the first packet's checksum, where it is whole
     uint8_t last_tcp_flags;
   };
 

@@ -8,9 +8,11 @@ size_t MessageBytes(ControlMessage::Type type) {
   switch (type) {
     case ControlMessage::Type::kPing:
     case ControlMessage::Type::kPong:
-    case ControlMessage::Type::kConfirmEpoch: return 9;
+    case ControlMessage::Type::kConfirmEpoch:
+      return 9;
     case ControlMessage::Type::kHello:
-    case ControlMessage::Type::kClose: return 1;
+    case ControlMessage::Type::kClose:
+      return 1;
   }
   return 0;
 }

@@ -10,8 +10,8 @@ constexpr size_t kQuotedBytes = 548;  // RFC 1812: the whole error stays within 
 
 bool MayAnswer(Bytes packet, const InnerPacket& inner) {
   const uint8_t* from = packet.data();
-  const bool from_nobody = InnerSource(packet).is_unspecified() ||
-                           (inner.v6 ? from[8] == 0xff : from[12] >= 224);
+  const bool from_nobody =
+      InnerSource(packet).is_unspecified() || (inner.v6 ? from[8] == 0xff : from[12] >= 224);
   if (from_nobody) return false;
   if (inner.v6) {
     const bool multicast = from[24] == 0xff;
@@ -60,9 +60,9 @@ size_t WriteTooBigV6(Bytes quoted, uint16_t mtu, uint8_t* to) {
   InnerPacket error{};
   error.v6 = true;
   error.protocol = kProtocolIcmpV6;
-  const uint64_t pseudo =
-      PseudoHeaderSum({to, bytes}, error, static_cast<uint32_t>(bytes - 40));
-  StoreBe16(to + 42, static_cast<uint16_t>(~ChecksumFold(ChecksumAdd({to + 40, bytes - 40}, pseudo))));
+  const uint64_t pseudo = PseudoHeaderSum({to, bytes}, error, static_cast<uint32_t>(bytes - 40));
+  StoreBe16(to + 42,
+            static_cast<uint16_t>(~ChecksumFold(ChecksumAdd({to + 40, bytes - 40}, pseudo))));
   return bytes;
 }
 

@@ -6,8 +6,8 @@
 
 namespace braid {
 
-// "Too big, at most `mtu`": fragmentation needed for IPv4, packet too big for IPv6. It comes from the
-// packet's own destination: the kernel takes one from an address of this machine for a forgery.
+// "Too big, at most `mtu`": fragmentation needed for IPv4, packet too big for IPv6. It comes from
+// the packet's own destination: the kernel takes one from an address of this machine for a forgery.
 // Returns the bytes written to `to`, which holds at least 640; 0 where no error may be sent: about
 // ICMP errors, later fragments, and packets to or from no single host.
 size_t WriteTooBig(Bytes packet, const InnerPacket& inner, uint16_t mtu, MutableBytes to);

@@ -32,7 +32,8 @@ bool ParseIpv6(Bytes packet, InnerPacket& inner) {
   inner.fragment = false;
   uint8_t next = packet[6];
   size_t offset = 40;
-  while (next == kHopByHop || next == kRouting || next == kDestinationOptions || next == kFragment) {
+  while (next == kHopByHop || next == kRouting || next == kDestinationOptions ||
+         next == kFragment) {
     if (offset + 8 > packet.size()) break;  // what is cut off is the receiving host's business
     size_t bytes = 8;
     if (next == kFragment) {
@@ -119,7 +120,8 @@ uint64_t PseudoHeaderSum(Bytes packet, const InnerPacket& inner, uint32_t l4_byt
 }
 
 void FinishChecksum(MutableBytes packet, size_t start, size_t checksum_at) {
-  const uint16_t checksum = static_cast<uint16_t>(~ChecksumFold(ChecksumAdd(packet.subspan(start))));
+  const uint16_t checksum =
+      static_cast<uint16_t>(~ChecksumFold(ChecksumAdd(packet.subspan(start))));
   // 0 would mean "no checksum" in UDP, and 0xffff is the same number in ones' complement.
   StoreBe16(&packet[checksum_at], checksum == 0 ? 0xffff : checksum);
 }

@@ -17,10 +17,10 @@ inline constexpr uint8_t kProtocolIcmpV6 = 58;
 
 struct InnerPacket {
   bool v6;
-  bool fragment;          // any but a whole packet
-  bool routed;            // IPv6: a routing header holds the final destination, which is summed
-  uint8_t protocol;       // of the outermost transport header
-  uint16_t l4_offset;     // where that begins
+  bool fragment;             // any but a whole packet
+  bool routed;               // IPv6: a routing header holds the final destination, which is summed
+  uint8_t protocol;          // of the outermost transport header
+  uint16_t l4_offset;        // where that begins
   uint16_t l4_header_bytes;  // of TCP or UDP when whole and neither of the above, else 0
 
   size_t headers_bytes() const { return size_t{l4_offset} + l4_header_bytes; }
@@ -43,7 +43,8 @@ uint16_t ChecksumFold(uint64_t sum);
 uint64_t PseudoHeaderSum(Bytes packet, const InnerPacket& inner, uint32_t l4_bytes);
 
 // Puts a correct checksum over the transport segment where `checksum_at` (absolute offset) says,
-// summing from `start` on; the field holds the pseudo-header's sum already (as the kernel leaves it).
+// summing from `start` on; the field holds the pseudo-header's sum already (as the kernel leaves
+// it).
 void FinishChecksum(MutableBytes packet, size_t start, size_t checksum_at);
 
 // Whether the transport checksum of this whole, unfragmented TCP or UDP packet is right.
@@ -52,8 +53,8 @@ bool ChecksumIsValid(Bytes packet, const InnerPacket& inner);
 void SetIpv4HeaderChecksum(uint8_t* header);
 bool Ipv4HeaderChecksumIsValid(const uint8_t* header);
 
-// Lowers the MSS option of a TCP SYN to what `mtu` can carry; the checksum is kept right (RFC 1624),
-// whether it is whole or partial. Does nothing to other packets.
+// Lowers the MSS option of a TCP SYN to what `mtu` can carry; the checksum is kept right (RFC
+// 1624), whether it is whole or partial. Does nothing to other packets.
 void ClampMss(MutableBytes packet, const InnerPacket& inner, size_t mtu, bool partial_checksum);
 
 }  // namespace braid

@@ -12,9 +12,9 @@
 namespace braid {
 
 struct Keypair {
-  uint64_t id;             // counts up with each handshake of this process; never used again
-  uint32_t local_index;    // what the peer writes into the header
-  uint32_t remote_index;   // what we write
+  uint64_t id;            // counts up with each handshake of this process; never used again
+  uint32_t local_index;   // what the peer writes into the header
+  uint32_t remote_index;  // what we write
   const Aead* aead;
   Key send_root;
   Key receive_root;

@@ -42,7 +42,7 @@ void LaneSender::Seal(Kind kind, uint8_t path, uint8_t flags, Bytes plain, uint8
   WriteHeader(out, {kind, remote_index_, lane_, path, static_cast<uint8_t>(epoch_), flags,
                     path_seq_[path & kPathIdMask]++, sequence_});
   aead_->seal(key_, MakeNonce(path, lane_, sequence_), {out, kHeaderBytes}, plain,
-                       out + kHeaderBytes);
+              out + kHeaderBytes);
   ++sequence_;
 }
 
@@ -87,7 +87,8 @@ std::optional<Drop> LaneReceiver::Open(const Keypair& keypair, const Header& hea
 
   NewestEpoch& newest = EpochOf(keypair.id);
   if (*epoch > newest.epoch) newest = {keypair.id, *epoch, 0};
-  const uint64_t confirm_every = std::max<uint64_t>(keypair.epoch_packets / kConfirmEveryFraction, 1);
+  const uint64_t confirm_every =
+      std::max<uint64_t>(keypair.epoch_packets / kConfirmEveryFraction, 1);
   opened.confirm_epoch =
       newest.epoch != 0 && *epoch == newest.epoch && newest.opened++ % confirm_every == 0;
   opened.epoch = newest.epoch;

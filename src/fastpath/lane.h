@@ -41,9 +41,9 @@ class LaneSender {
   uint64_t keypair_id_ = 0;
   uint32_t remote_index_ = 0;
   const Aead* aead_ = nullptr;
-  uint64_t left_ = 0;             // until the next Prepare()
+  uint64_t left_ = 0;  // until the next Prepare()
   uint64_t sealed_in_epoch_ = 0;
-  uint64_t sequence_ = 0;         // of the next packet
+  uint64_t sequence_ = 0;  // of the next packet
   uint32_t epoch_ = 0;
   uint32_t confirmed_epoch_ = 0;
   uint8_t lane_ = 0;
@@ -55,9 +55,10 @@ class LaneReceiver {
  public:
   struct Opened {
     MutableBytes plain;
-    bool newest;         // no later sequence of this lane was opened before
-    bool first_of_key;   // nothing was opened under this keypair and epoch before
-    uint32_t path_advance;  // datagrams that the sender has sent on this path since the newest before
+    bool newest;        // no later sequence of this lane was opened before
+    bool first_of_key;  // nothing was opened under this keypair and epoch before
+    uint32_t
+        path_advance;    // datagrams that the sender has sent on this path since the newest before
     bool confirm_epoch;  // tell the sender that `epoch` was opened
     uint32_t epoch;
   };
@@ -91,9 +92,9 @@ class LaneReceiver {
   uint64_t generation_ = 0;
   ReplayWindow window_;
   uint64_t uses_ = 0;
-  std::array<NewestEpoch, 3> newest_{};  // previous, current, next keypair
+  std::array<NewestEpoch, 3> newest_{};              // previous, current, next keypair
   std::array<uint32_t, kMaxPaths> next_path_seq_{};  // 0: nothing came over the path yet
-  std::array<KeySlot, 4> slots_;         // one more for the epoch before
+  std::array<KeySlot, 4> slots_;                     // one more for the epoch before
 };
 
 // A receiver tells of an epoch when it first opens a packet of it and again each so many packets,

@@ -81,7 +81,8 @@ struct Command {
 
 // What a worker tells the slow path.
 struct Event {
-  // A handshake, or a packet of the slow lane, that came to a worker's socket. Longer ones are none.
+  // A handshake, or a packet of the slow lane, that came to a worker's socket. Longer ones are
+  // none.
   static constexpr size_t kMaxDatagramBytes = 512;
 
   enum class Type : uint8_t {

@@ -78,7 +78,7 @@ class SourceTracker {
 struct Incoming {
   static constexpr int16_t kAnyLane = -1;
 
-  Route back;  // the way to answer
+  Route back;                      // the way to answer
   int16_t socket_lane = kAnyLane;  // the lane that the socket is for
   uint16_t datagram_bytes = 0;     // of each datagram but the last
 };

@@ -39,12 +39,18 @@ void Receiver::OnDatagrams(PacketPtr packet, const Incoming& incoming, bool hand
 void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed) {
   Header header;
   switch (ReadHeader(datagram, header)) {
-    case HeaderVerdict::kOk: break;
-    case HeaderVerdict::kTooShort: return state_.drops.Count(Drop::short_datagram);
-    case HeaderVerdict::kBadMagic: return state_.drops.Count(Drop::bad_magic);
-    case HeaderVerdict::kBadVersion: return state_.drops.Count(Drop::bad_version);
-    case HeaderVerdict::kBadKind: return state_.drops.Count(Drop::bad_kind);
-    case HeaderVerdict::kBadFlags: return state_.drops.Count(Drop::bad_flags);
+    case HeaderVerdict::kOk:
+      break;
+    case HeaderVerdict::kTooShort:
+      return state_.drops.Count(Drop::short_datagram);
+    case HeaderVerdict::kBadMagic:
+      return state_.drops.Count(Drop::bad_magic);
+    case HeaderVerdict::kBadVersion:
+      return state_.drops.Count(Drop::bad_version);
+    case HeaderVerdict::kBadKind:
+      return state_.drops.Count(Drop::bad_kind);
+    case HeaderVerdict::kBadFlags:
+      return state_.drops.Count(Drop::bad_flags);
   }
   if (header.lane == kSlowLane) return TellSlowPath(datagram, incoming);
   if (!IsSealed(header.kind)) return state_.drops.Count(Drop::handshake_malformed);
@@ -86,9 +92,12 @@ void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool 
                              confirm);
   }
   switch (header.kind) {
-    case Kind::kData: return OnData(entry.peer, session, header, opened.plain);
-    case Kind::kControl: return OnControl(entry, session, *lane, header, incoming, opened.plain);
-    default: return;  // parity of a peer that was told of no such feature: counted, not used
+    case Kind::kData:
+      return OnData(entry.peer, session, header, opened.plain);
+    case Kind::kControl:
+      return OnControl(entry, session, *lane, header, incoming, opened.plain);
+    default:
+      return;  // parity of a peer that was told of no such feature: counted, not used
   }
 }
 
@@ -172,9 +181,12 @@ void Receiver::OnControl(const SessionTable::Entry& entry, Session& session, Lan
                          const Header& header, const Incoming& incoming, Bytes plain) {
   ControlMessage message;
   switch (ReadControlMessage(plain, message)) {
-    case ControlVerdict::kOk: break;
-    case ControlVerdict::kUnknownType: return;
-    case ControlVerdict::kMalformed: return state_.drops.Count(Drop::bad_control);
+    case ControlVerdict::kOk:
+      break;
+    case ControlVerdict::kUnknownType:
+      return;
+    case ControlVerdict::kMalformed:
+      return state_.drops.Count(Drop::bad_control);
   }
   const auto path = static_cast<uint8_t>(header.path & kPathIdMask);
   switch (message.type) {
@@ -182,11 +194,14 @@ void Receiver::OnControl(const SessionTable::Entry& entry, Session& session, Lan
       transmitter_.SendControl(session, lane, path, incoming.back,
                                {ControlMessage::Type::kPong, message.token});
       break;
-    case ControlMessage::Type::kPong: lane.paths[path].source.OnPong(message.token); break;
+    case ControlMessage::Type::kPong:
+      lane.paths[path].source.OnPong(message.token);
+      break;
     case ControlMessage::Type::kConfirmEpoch:
       lane.sender.ConfirmEpoch(message.session, message.epoch);
       break;
-    case ControlMessage::Type::kHello: break;
+    case ControlMessage::Type::kHello:
+      break;
     case ControlMessage::Type::kClose: {
       Event event;
       event.type = Event::Type::kPeerClosed;

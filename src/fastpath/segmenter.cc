@@ -47,8 +47,8 @@ bool Segmenter::FinishForeignChecksum(const VnetHeader& vnet) {
 bool Segmenter::BeginSuperPacket(const VnetHeader& vnet) {
   const uint8_t type = vnet.gso_type & static_cast<uint8_t>(~VnetHeader::kGsoEcn);
   const uint8_t tcp_type = inner_.v6 ? VnetHeader::kGsoTcpV6 : VnetHeader::kGsoTcpV4;
-  const bool known = (inner_.is_tcp() && type == tcp_type) ||
-                     (inner_.is_udp() && type == VnetHeader::kGsoUdpL4);
+  const bool known =
+      (inner_.is_tcp() && type == tcp_type) || (inner_.is_udp() && type == VnetHeader::kGsoUdpL4);
   if (!known) return false;
   const size_t headers_bytes = inner_.headers_bytes();
   if (headers_bytes > kMaxHeadersBytes || vnet.gso_bytes == 0) return false;
@@ -103,7 +103,8 @@ void Segmenter::WriteHeaders(uint8_t* to, size_t payload_bytes) {
   } else {
     StoreBe16(l4 + 4, static_cast<uint16_t>(l4_bytes));
   }
-  const uint64_t pseudo = PseudoHeaderSum({to, headers_bytes}, inner_, static_cast<uint32_t>(l4_bytes));
+  const uint64_t pseudo =
+      PseudoHeaderSum({to, headers_bytes}, inner_, static_cast<uint32_t>(l4_bytes));
   StoreBe16(l4 + inner_.checksum_offset(), ChecksumFold(pseudo));
 }
 

@@ -37,7 +37,7 @@ struct PathTraffic {
 
 struct Session {
   const Keypair* send_keypair = nullptr;
-  uint16_t mtu = 0;         // the largest inner packet that both ends agreed on
+  uint16_t mtu = 0;  // the largest inner packet that both ends agreed on
   uint8_t active_path = 0;
   bool has_path = false;
   std::array<PathState, kMaxPaths> paths;

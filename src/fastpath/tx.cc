@@ -116,11 +116,10 @@ Transmitter::Train* Transmitter::TrainFor(Session& session, const LaneState& lan
     Train& train = trains_[i];
     if (train.lane != &lane || train.path != path) continue;
     if (train.closed) break;
-    const bool fits =
-        datagram_bytes <= train.request.datagram_bytes &&
-        train.buffer->length + datagram_bytes <= kMaxUdpPayloadBytes &&
-        train.datagrams < static_cast<uint32_t>(state_.options.max_gso_datagrams) &&
-        train.request.to == route.remote && train.request.from == route.local;
+    const bool fits = datagram_bytes <= train.request.datagram_bytes &&
+                      train.buffer->length + datagram_bytes <= kMaxUdpPayloadBytes &&
+                      train.datagrams < static_cast<uint32_t>(state_.options.max_gso_datagrams) &&
+                      train.request.to == route.remote && train.request.from == route.local;
     if (fits) return &train;
     train.closed = true;
     break;
@@ -175,9 +174,15 @@ void Transmitter::AfterFlush() {
         break;
       }
       case EAGAIN:
-      case ENOBUFS: state_.drops.Count(Drop::socket_full, train.datagrams); break;
-      case EMSGSIZE: state_.drops.Count(Drop::too_big, train.datagrams); break;
-      default: state_.drops.Count(Drop::send_failed, train.datagrams); break;
+      case ENOBUFS:
+        state_.drops.Count(Drop::socket_full, train.datagrams);
+        break;
+      case EMSGSIZE:
+        state_.drops.Count(Drop::too_big, train.datagrams);
+        break;
+      default:
+        state_.drops.Count(Drop::send_failed, train.datagrams);
+        break;
     }
     train.buffer.reset();
   }
@@ -200,9 +205,8 @@ void Transmitter::AnswerTooBig(Session& session) {
   }
   if (answers_used_ == kMaxAnswers || answers_in_window_ == kMaxAnswersPerSecond) return;
   Answer& answer = answers_[answers_used_];
-  const size_t bytes =
-      WriteTooBig(segmenter_.packet(), segmenter_.inner(), session.mtu,
-                  MutableBytes(answer.bytes).subspan(kVnetHeaderBytes));
+  const size_t bytes = WriteTooBig(segmenter_.packet(), segmenter_.inner(), session.mtu,
+                                   MutableBytes(answer.bytes).subspan(kVnetHeaderBytes));
   if (bytes == 0) return;
   ++answers_used_;
   ++answers_in_window_;

@@ -37,8 +37,8 @@ struct Header {
   Kind kind;
   uint32_t session;  // the receiver's index; 0 in an initiation
   uint8_t lane;
-  uint8_t path;      // low 6 bits: sender's path id; high 2: copy
-  uint8_t epoch;     // low 8 bits of the lane's key epoch
+  uint8_t path;   // low 6 bits: sender's path id; high 2: copy
+  uint8_t epoch;  // low 8 bits of the lane's key epoch
   uint8_t flags;
   uint32_t path_seq;
   uint64_t sequence;
@@ -78,7 +78,8 @@ inline HeaderVerdict ReadHeader(Bytes datagram, Header& header) {
   header.path_seq = LoadBe32(from + 12);
   header.sequence = LoadBe64(from + 16);
   if ((header.flags & ~kKnownFlags) != 0) return HeaderVerdict::kBadFlags;
-  if (IsSealed(header.kind) && datagram.size() < kSealOverheadBytes) return HeaderVerdict::kTooShort;
+  if (IsSealed(header.kind) && datagram.size() < kSealOverheadBytes)
+    return HeaderVerdict::kTooShort;
   return HeaderVerdict::kOk;
 }
 

@@ -67,9 +67,8 @@ absl::Status Worker::Prepare() {
   }
   PrepareAeadThread();
   for (auto* pool : {&state_.receive_pool, &state_.train_pool}) {
-    auto made = PacketPool::Create(pool == &state_.receive_pool
-                                       ? kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers
-                                       : kTrainBuffers);
+    auto made =
+        PacketPool::Create(pool == &state_.receive_pool ? kReceivePoolBuffers : kTrainBuffers);
     if (!made.ok()) return made.status();
     *pool = std::move(*made);
     (*pool)->BindToThisThread();
@@ -145,7 +144,8 @@ void Worker::CarryOutCommands() {
 void Worker::CarryOut(const Command& command) {
   Session* session = state_.FindSession(command.peer);
   switch (command.type) {
-    case Command::Type::kNone: break;
+    case Command::Type::kNone:
+      break;
     case Command::Type::kSetRoutes:
       state_.routes = command.routes;
       receiver_.OnRoutesChanged();
@@ -169,7 +169,9 @@ void Worker::CarryOut(const Command& command) {
       session->active_path = command.path;
       session->has_path = true;
       break;
-    case Command::Type::kStop: stopping_ = true; break;
+    case Command::Type::kStop:
+      stopping_ = true;
+      break;
   }
 }
 

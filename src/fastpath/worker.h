@@ -1,5 +1,5 @@
-// A worker: one pinned thread that moves packets between its TUN queue and its sockets. It sleeps in
-// its backend only; everything that others want of it comes through its mailbox.
+// A worker: one pinned thread that moves packets between its TUN queue and its sockets. It sleeps
+// in its backend only; everything that others want of it comes through its mailbox.
 #pragma once
 
 #include <memory>

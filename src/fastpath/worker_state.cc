@@ -28,16 +28,16 @@ WorkerState::WorkerState(const WorkerOptions& worker_options)
   for (const WorkerSocket& socket : options.sockets) {
     if (socket.group >= group_fds.size()) group_fds.resize(socket.group + 1u);
     auto& fds = group_fds[socket.group];
-    const size_t at = socket.lane == Incoming::kAnyLane
-                          ? 0
-                          : static_cast<size_t>(socket.lane / options.workers);
+    const size_t at =
+        socket.lane == Incoming::kAnyLane ? 0 : static_cast<size_t>(socket.lane / options.workers);
     if (at >= fds.size()) fds.resize(at + 1, -1);
     fds[at] = socket.fd;
   }
 }
 
 LaneState* WorkerState::TakeLane(Session& session, uint8_t lane) {
-  LaneState*& state = session.lanes[static_cast<size_t>(lane) / static_cast<size_t>(options.workers)];
+  LaneState*& state =
+      session.lanes[static_cast<size_t>(lane) / static_cast<size_t>(options.workers)];
   if (state == nullptr) {
     state = lane_pool.Take(lane);
     if (state == nullptr) drops.Count(Drop::no_lane_state);

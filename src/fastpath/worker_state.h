@@ -21,7 +21,7 @@ namespace braid {
 // server one for each listening address.
 struct WorkerSocket {
   int fd = -1;
-  uint16_t group = 0;      // which path or listening address
+  uint16_t group = 0;  // which path or listening address
   int16_t lane = Incoming::kAnyLane;
   bool answers_from_local = false;  // bound to no address: answers from the one it was spoken to
 };
@@ -38,7 +38,7 @@ struct WorkerOptions {
   int max_gso_datagrams = 1;
   BackendChoice io = BackendChoice::kAuto;
   std::vector<WorkerSocket> sockets;
-  std::vector<WorkerMailbox*> mailboxes;       // of all workers, by index
+  std::vector<WorkerMailbox*> mailboxes;  // of all workers, by index
   SlowPathMailbox* slow_path = nullptr;
 };
 
@@ -81,7 +81,7 @@ struct WorkerState {
 
   // Read by the slow path.
   DropCounters drops;
-  Counter handed_over;     // packets given to another worker
+  Counter handed_over;  // packets given to another worker
   std::atomic<bool> segmentation_refused{false};
 };
 

@@ -32,7 +32,7 @@ struct Arrival {
   uint16_t socket_id;       // as given to AddSocket
   uint16_t datagram_bytes;  // of each but the last
   Endpoint source;
-  IpAddress local;          // the address that it came to
+  IpAddress local;  // the address that it came to
   uint32_t interface_index;
 };
 

@@ -40,9 +40,15 @@ class EpollBackend final : public Backend {
       const uint64_t tag = events[i].data.u64;
       const int fd = static_cast<int>(tag & 0xffffffff);
       switch (static_cast<Source>(tag >> 48)) {
-        case Source::kTun: ReadTun(fd, sink); break;
-        case Source::kSocket: ReadSocket(fd, static_cast<uint16_t>(tag >> 32), sink); break;
-        case Source::kWake: ReadWake(fd); break;
+        case Source::kTun:
+          ReadTun(fd, sink);
+          break;
+        case Source::kSocket:
+          ReadSocket(fd, static_cast<uint16_t>(tag >> 32), sink);
+          break;
+        case Source::kWake:
+          ReadWake(fd);
+          break;
       }
     }
   }

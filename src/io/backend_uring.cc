@@ -46,8 +46,8 @@ class BufferGroup {
     lent_.resize(buffers);
     for (unsigned id = 0; id < buffers; ++id) free_ids_.push_back(static_cast<uint16_t>(id));
     memory_bytes_ = buffers * sizeof(io_uring_buf);
-    memory_ = mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                   0);
+    memory_ =
+        mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory_ == MAP_FAILED) return absl::ErrnoToStatus(errno, "io_uring: no memory");
     entries_ = static_cast<io_uring_buf_ring*>(memory_);
     io_uring_buf_reg registration{};
@@ -138,13 +138,13 @@ class UringBackend final : public Backend {
     ring_ready_ = true;
     result = io_uring_register_files_sparse(&ring_, kMaxFiles);
     if (result < 0) return UringError(result, "the kernel refuses registered files");
-    if (absl::Status status = datagrams_.Register(
-            &ring_, 0, kReceiveBuffers, kDatagramStart, kBeforeDatagram + kPacketDataBytes);
+    if (absl::Status status = datagrams_.Register(&ring_, 0, kReceiveBuffers, kDatagramStart,
+                                                  kBeforeDatagram + kPacketDataBytes);
         !status.ok()) {
       return status;
     }
-    if (absl::Status status = tun_packets_.Register(&ring_, 1, kTunReadBatch, kPacketHeadroomBytes,
-                                                    kPacketDataBytes);
+    if (absl::Status status =
+            tun_packets_.Register(&ring_, 1, kTunReadBatch, kPacketHeadroomBytes, kPacketDataBytes);
         !status.ok()) {
       return status;
     }
@@ -252,7 +252,8 @@ class UringBackend final : public Backend {
     }
     if (fixed_index_[fd] < 0) {
       const int slot = files_;
-      const int result = io_uring_register_files_update(&ring_, static_cast<unsigned>(slot), &fd, 1);
+      const int result =
+          io_uring_register_files_update(&ring_, static_cast<unsigned>(slot), &fd, 1);
       if (result >= 0) {
         fixed_index_[fd] = static_cast<int16_t>(slot);
         ++files_;

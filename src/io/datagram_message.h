@@ -129,7 +129,8 @@ inline void SendUnsegmented(SendRequest& request) {
     const size_t bytes = std::min<size_t>(request.datagram_bytes, request.payload.size() - at);
     SendMessage message;
     message.Fill(request, request.payload.subspan(at, bytes), false);
-    if (sendmsg(request.fd, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) request.error = errno;
+    if (sendmsg(request.fd, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+      request.error = errno;
   }
 }
 

@@ -176,8 +176,8 @@ absl::StatusOr<UniqueFd> LoadLaneSteering(int lanes, int queues) {
   attributes.insn_cnt = static_cast<uint32_t>(code.size());
   attributes.license = reinterpret_cast<uint64_t>("GPL");
   strncpy(attributes.prog_name, "braid_lanes", sizeof(attributes.prog_name) - 1);
-  UniqueFd program(static_cast<int>(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes,
-                                            sizeof(attributes))));
+  UniqueFd program(
+      static_cast<int>(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes))));
   if (!program) return absl::ErrnoToStatus(errno, "cannot load the lane steering program");
   return program;
 }

@@ -46,8 +46,8 @@ absl::Status BindError(const UdpSocketOptions& options, const Endpoint& wanted, 
 absl::StatusOr<UdpSocket> OpenUdp(const UdpSocketOptions& options) {
   const bool v6 = options.address.is_v6();
   UdpSocket socket;
-  socket.fd = UniqueFd(::socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                                IPPROTO_UDP));
+  socket.fd = UniqueFd(
+      ::socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
   if (!socket.fd) return absl::ErrnoToStatus(errno, "cannot open a UDP socket");
   const int fd = socket.fd.get();
 

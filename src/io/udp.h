@@ -17,7 +17,7 @@ struct UdpSocketOptions {
   uint16_t port = 0;      // 0: any
   std::string interface;  // to bind to as well, when not empty
   bool reuse_port = false;
-  bool coalesce = true;   // one read may bring several datagrams
+  bool coalesce = true;  // one read may bring several datagrams
 };
 
 struct UdpSocket {

@@ -15,7 +15,7 @@ struct VnetHeader {
   static constexpr uint8_t kGsoNone = 0;
   static constexpr uint8_t kGsoTcpV4 = 1;
   static constexpr uint8_t kGsoTcpV6 = 4;
-  static constexpr uint8_t kGsoUdpL4 = 5;  // Linux 6.2
+  static constexpr uint8_t kGsoUdpL4 = 5;   // Linux 6.2
   static constexpr uint8_t kGsoEcn = 0x80;  // TCP has ECN set
 
   uint8_t flags;

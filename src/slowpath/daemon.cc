@@ -34,8 +34,8 @@ namespace asio = boost::asio;
 constexpr int kDefaultLinkMtu = 1500;
 constexpr int kDatagramsPerWake = 64;  // from one socket, before others have their turn
 constexpr int kEventsPerWake = 256;
-// Packets of workers' lanes that came to the slow lane's socket: what a server sends on a lane before
-// the client has told where that lane is.
+// Packets of workers' lanes that came to the slow lane's socket: what a server sends on a lane
+// before the client has told where that lane is.
 constexpr int kStrayBuffers = 512;
 constexpr auto kResolveEvery = std::chrono::seconds(5);
 constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
@@ -58,7 +58,10 @@ int WorkersFor(const Config& config) {
 class Daemon final : private PeerHost {
  public:
   explicit Daemon(const Config& config)
-      : config_(config), signals_(io_, SIGINT, SIGTERM), tick_(io_), workers_(WorkersFor(config)),
+      : config_(config),
+        signals_(io_, SIGINT, SIGTERM),
+        tick_(io_),
+        workers_(WorkersFor(config)),
         meters_(std::max<size_t>(config.tunnel.peers.size(), 1)) {}
 
   absl::Status Run();
@@ -72,7 +75,7 @@ class Daemon final : private PeerHost {
   absl::Status AddPeers();
   absl::Status ListenForControl();
   absl::StatusOr<int> ChooseMtu();
-  std::vector<PeerPath> PathsTo(const PeerConfig& peer) const;
+  std::vector<PeerPath> ClientPaths() const;
   const HostPort* EndpointOf(const PathConfig& path, const PeerConfig& peer) const;
 
   // The slow lane's sockets.
@@ -158,9 +161,9 @@ absl::Status Daemon::Run() {
   for (auto& socket : slow_sockets_) WaitForDatagrams(*socket);
   ResolveEndpoints();
   Tick();
-  spdlog::info("running as {} on {}: {} workers, {}, MTU {}", config_.role == Role::kClient
-                   ? "client" : "server", config_.network.device, workers_.workers(),
-               workers_.backend_name(), mtu_);
+  spdlog::info("running as {} on {}: {} workers, {}, MTU {}",
+               config_.role == Role::kClient ? "client" : "server", config_.network.device,
+               workers_.workers(), workers_.backend_name(), mtu_);
   sd_notify(0, "READY=1");
   io_.run();
   workers_.Stop();
@@ -212,8 +215,7 @@ absl::Status Daemon::OpenDevice() {
   const auto mtu = ChooseMtu();
   if (!mtu.ok()) return mtu.status();
   own_mtu_ = mtu_ = *mtu;
-  auto device =
-      OpenTun(config_.network.device, workers_.workers(), config_.performance.offloads);
+  auto device = OpenTun(config_.network.device, workers_.workers(), config_.performance.offloads);
   if (!device.ok()) return device.status();
   device_ = *std::move(device);
   if (config_.performance.offloads && !(device_->offloads.tso && device_->offloads.uso)) {
@@ -252,15 +254,15 @@ const HostPort* Daemon::EndpointOf(const PathConfig& path, const PeerConfig& pee
   return nullptr;
 }
 
-// Configured, or what the smallest path carries. A name that is not resolved yet, and the clients of
-// a server, are taken to be behind an ordinary link.
+// Configured, or what the smallest path carries. A name that is not resolved yet, and the clients
+// of a server, are taken to be behind an ordinary link.
 absl::StatusOr<int> Daemon::ChooseMtu() {
   const int seal = static_cast<int>(kSealOverheadBytes);
   int smallest = kMaxMtu;
   if (config_.role == Role::kServer) {
     for (const Endpoint& listen : config_.tunnel.listen) {
-      smallest = std::min(
-          smallest, kDefaultLinkMtu - OuterHeaderBytes(listen.address.is_v6()) - seal);
+      smallest =
+          std::min(smallest, kDefaultLinkMtu - OuterHeaderBytes(listen.address.is_v6()) - seal);
     }
     return config_.network.mtu.value_or(smallest);
   }
@@ -292,14 +294,14 @@ absl::StatusOr<int> Daemon::ChooseMtu() {
   return config_.network.mtu.value_or(std::min(smallest, static_cast<int>(kMaxMtu)));
 }
 
-std::vector<PeerPath> Daemon::PathsTo(const PeerConfig& peer) const {
+// A server has none of its own: its peers come in over theirs.
+std::vector<PeerPath> Daemon::ClientPaths() const {
   std::vector<PeerPath> paths;
   if (config_.role == Role::kServer) return paths;
   for (const PathConfig& config : config_.tunnel.paths) {
     PeerPath path;
     path.name = config.name;
     paths.push_back(std::move(path));
-    (void)peer;
   }
   return paths;
 }
@@ -318,7 +320,7 @@ absl::Status Daemon::AddPeers() {
   std::vector<RouteTable::Route> routes;
   for (size_t i = 0; i < config_.tunnel.peers.size(); ++i) {
     const PeerConfig& peer = config_.tunnel.peers[i];
-    absl::Status status = peers_->Add(peer, preshared_keys_[i], PathsTo(peer));
+    absl::Status status = peers_->Add(peer, preshared_keys_[i], ClientPaths());
     if (!status.ok()) return status;
     for (const IpPrefix& prefix : peer.allowed_ips) {
       routes.push_back({prefix, static_cast<PeerSlot>(i)});
@@ -354,9 +356,9 @@ void Daemon::ReadDatagrams(SlowSocket& socket) {
     Arrival arrival{};
     const size_t bytes = ReceiveDatagram(socket.descriptor.native_handle(), buffer, arrival);
     if (bytes == 0) return;
-    OnDatagram({buffer.data(), bytes},
-               {arrival.source, socket.answers_from_local ? arrival.local : IpAddress{},
-                socket.group});
+    OnDatagram(
+        {buffer.data(), bytes},
+        {arrival.source, socket.answers_from_local ? arrival.local : IpAddress{}, socket.group});
   }
 }
 
@@ -370,7 +372,8 @@ void Daemon::OnDatagram(MutableBytes datagram, const Route& back) {
   const uint8_t lane = datagram[8];
   // A client's socket is one lane's, so it can tell that the server has lost this lane.
   const int16_t socket_lane = config_.role == Role::kClient ? kSlowLane : Incoming::kAnyLane;
-  HandedPacket handed{HandedPacket::From::kNetwork, std::move(packet),
+  HandedPacket handed{HandedPacket::From::kNetwork,
+                      std::move(packet),
                       {back, socket_lane, static_cast<uint16_t>(datagram.size())}};
   if (!workers_.HandPacket(lane, std::move(handed))) stray_drops_.Count(Drop::inbox_full);
 }
@@ -445,7 +448,8 @@ void Daemon::ResolveEndpoints() {
       if (endpoint == nullptr) continue;
       const auto path = static_cast<uint8_t>(id);
       if (endpoint->address.is_set()) {
-        const Route route{{endpoint->address, endpoint->port}, {},
+        const Route route{{endpoint->address, endpoint->port},
+                          {},
                           TunnelSockets::ClientGroup(static_cast<int>(id), endpoint->address)};
         if (!peers_->all()[slot]->paths[id].route.remote.is_set()) {
           peers_->SetPathRoute(static_cast<PeerSlot>(slot), path, route, MonotonicNowNs());
@@ -498,9 +502,9 @@ void Daemon::OnSessionMtu(PeerSlot, uint16_t) {
 ControlResult Daemon::OnControl(std::string_view verb) {
   if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "status") {
-    return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads, aeads_,
-                                      stray_drops_, steered_by_bpf_, mtu_, warnings_, started_ns_,
-                                      MonotonicNowNs()}));
+    return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads,
+                                      aeads_, stray_drops_, steered_by_bpf_, mtu_, warnings_,
+                                      started_ns_, MonotonicNowNs()}));
   }
   if (verb == "stop") {
     asio::post(io_, [this] { Shutdown(); });

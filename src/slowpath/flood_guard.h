@@ -11,7 +11,8 @@ namespace braid {
 
 class FloodGuard {
  public:
-  // Initiations a second from which on cookies are asked for: a small part of what a core works off.
+  // Initiations a second from which on cookies are asked for: a small part of what a core works
+  // off.
   static constexpr double kLoadPerSecond = 400;
   // Of one address under load, and how many at once.
   static constexpr double kPerAddressPerSecond = 20;

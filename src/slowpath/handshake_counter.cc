@@ -46,9 +46,9 @@ absl::Status HandshakeCounter::Save(uint64_t value) {
     return absl::ErrnoToStatus(errno, "security.state_dir: cannot write to \"" + state_dir_ + "\"");
   }
   const std::string text = std::to_string(value) + "\n";
-  const bool written = write(file.get(), text.data(), text.size()) ==
-                           static_cast<ssize_t>(text.size()) &&
-                       fdatasync(file.get()) == 0;
+  const bool written =
+      write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+      fdatasync(file.get()) == 0;
   if (!written || rename(temporary.c_str(), path_.c_str()) != 0) {
     return absl::ErrnoToStatus(errno, "security.state_dir: cannot replace \"" + path_ + "\"");
   }

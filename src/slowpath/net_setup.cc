@@ -64,8 +64,8 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
   nl_send_auto(device.socket.get(), message.get());
   const int result = nl_wait_for_ack(device.socket.get());
   if (result < 0) {
-    return NetlinkError(result, "network.mtu: cannot bring up \"" + name + "\" with MTU " +
-                                    std::to_string(mtu));
+    return NetlinkError(
+        result, "network.mtu: cannot bring up \"" + name + "\" with MTU " + std::to_string(mtu));
   }
   return absl::OkStatus();
 }
@@ -89,8 +89,7 @@ absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
 
 }  // namespace
 
-absl::Status SetUpDevice(const std::string& name, const std::vector<IpPrefix>& addresses,
-                         int mtu) {
+absl::Status SetUpDevice(const std::string& name, const std::vector<IpPrefix>& addresses, int mtu) {
   const auto device = Open(name);
   if (!device.ok()) return device.status();
   for (const IpPrefix& prefix : addresses) {

@@ -20,8 +20,8 @@ namespace braid {
 // one segmented send.
 [[nodiscard]] absl::Status SetDeviceMtu(const std::string& name, int mtu);
 
-// The MTU of the route to `remote`, as the kernel would send from `local` or `interface` (either may
-// be unset). Nothing when there is no route now.
+// The MTU of the route to `remote`, as the kernel would send from `local` or `interface` (either
+// may be unset). Nothing when there is no route now.
 std::optional<int> RouteMtu(const Endpoint& remote, const IpAddress& local,
                             const std::string& interface);
 

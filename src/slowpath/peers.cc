@@ -15,8 +15,8 @@ namespace {
 // Without it they begin anew, and so do the receiver's windows.
 constexpr uint32_t kFeatureContinues = 1 << 0;
 
-// SP 800-38D's bound for random-looking nonces is far above; this keeps the advantage of an attacker
-// who sees everything below 2^-60 a key (RFC 9001, appendix B, for packets of this size).
+// SP 800-38D's bound for random-looking nonces is far above; this keeps the advantage of an
+// attacker who sees everything below 2^-60 a key (RFC 9001, appendix B, for packets of this size).
 constexpr uint64_t kAesEpochPackets = uint64_t{1} << 23;
 constexpr uint64_t kChaChaEpochPackets = uint64_t{1} << 48;
 
@@ -25,8 +25,8 @@ constexpr DurationNs kSlowAttemptEveryNs = 3 * kSecondNs;
 constexpr int kQuickAttempts = 4;  // then a round trip may take three seconds
 constexpr DurationNs kAttemptJitterNs = 200 * kMillisecondNs;
 
-// A ping not answered for so long, or three round trips, is sent again; after a few the other end is
-// taken to have lost the session.
+// A ping not answered for so long, or three round trips, is sent again; after a few the other end
+// is taken to have lost the session.
 constexpr DurationNs kPingTimeoutNs = 500 * kMillisecondNs;
 constexpr int kPingsUntilHandshake = 3;
 constexpr double kRttWeight = 0.125;
@@ -34,7 +34,9 @@ constexpr double kRttWeight = 0.125;
 // A server goes over to another path when the one in use was silent so long and the other was not.
 constexpr DurationNs kServerPathSilenceNs = 5 * kSecondNs;
 
-std::string KeyText(const Key& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
+std::string KeyText(const Key& key) {
+  return {reinterpret_cast<const char*>(key.data()), key.size()};
+}
 
 uint64_t RandomToken() {
   uint64_t token;
@@ -96,12 +98,23 @@ bool Peers::OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns) 
   if (closed_) return false;
   Header header;
   switch (ReadHeader(datagram, header)) {
-    case HeaderVerdict::kOk: break;
-    case HeaderVerdict::kTooShort: drops_.Count(Drop::short_datagram); return false;
-    case HeaderVerdict::kBadMagic: drops_.Count(Drop::bad_magic); return false;
-    case HeaderVerdict::kBadVersion: drops_.Count(Drop::bad_version); return false;
-    case HeaderVerdict::kBadKind: drops_.Count(Drop::bad_kind); return false;
-    case HeaderVerdict::kBadFlags: drops_.Count(Drop::bad_flags); return false;
+    case HeaderVerdict::kOk:
+      break;
+    case HeaderVerdict::kTooShort:
+      drops_.Count(Drop::short_datagram);
+      return false;
+    case HeaderVerdict::kBadMagic:
+      drops_.Count(Drop::bad_magic);
+      return false;
+    case HeaderVerdict::kBadVersion:
+      drops_.Count(Drop::bad_version);
+      return false;
+    case HeaderVerdict::kBadKind:
+      drops_.Count(Drop::bad_kind);
+      return false;
+    case HeaderVerdict::kBadFlags:
+      drops_.Count(Drop::bad_flags);
+      return false;
   }
   if (IsSealed(header.kind)) {
     if (header.lane != kSlowLane) return true;
@@ -133,7 +146,8 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
       OnClose(peer, event.keypair_id);
       break;
     case Event::Type::kNone:
-    case Event::Type::kDatagram: break;
+    case Event::Type::kDatagram:
+      break;
   }
 }
 
@@ -169,8 +183,7 @@ void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
   payload.features = peer.completed_once ? kFeatureContinues : 0;
   peer.attempt_had_cookie = path.stamper->HasCookie(now_ns);
   std::array<uint8_t, kInitiationBytes> datagram;
-  const auto bytes =
-      attempt->Write(peer.attempt_path, payload, *path.stamper, now_ns, datagram);
+  const auto bytes = attempt->Write(peer.attempt_path, payload, *path.stamper, now_ns, datagram);
   if (!bytes.ok()) return;
   peer.attempt = *std::move(attempt);
   peer.attempt_index = payload.sender_index;
@@ -201,9 +214,9 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
 
   const ResponsePayload& response = result->response;
   EndAttempt(peer);
-  auto keypair = MakeKeypair(peer, result->roots, peer.attempt_index, response.sender_index,
-                             response.cipher, response.lanes,
-                             (response.features & kFeatureContinues) != 0, now_ns);
+  auto keypair =
+      MakeKeypair(peer, result->roots, peer.attempt_index, response.sender_index, response.cipher,
+                  response.lanes, (response.features & kFeatureContinues) != 0, now_ns);
   peer.attempt_had_cookie = false;
   peer.attempts = 0;
   peer.next_attempt_ns = 0;
@@ -250,7 +263,8 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
     return drops_.Count(Drop::handshake_malformed);
   }
   switch (cookies_.Admit(datagram, back.remote, flood_.UnderLoad(now_ns), now_ns)) {
-    case Admission::kRefused: return drops_.Count(Drop::handshake_bad_mac);
+    case Admission::kRefused:
+      return drops_.Count(Drop::handshake_bad_mac);
     case Admission::kNeedsCookie: {
       flood_.OnInitiation(now_ns);
       std::array<uint8_t, kCookieReplyBytes> reply;
@@ -258,7 +272,8 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
       if (bytes.ok()) host_.SendDatagram(back, {reply.data(), *bytes});
       return drops_.Count(Drop::handshake_rate_limited);
     }
-    case Admission::kAdmitted: break;
+    case Admission::kAdmitted:
+      break;
   }
   flood_.OnInitiation(now_ns);
   if (flood_.UnderLoad(now_ns) && !flood_.Allow(back.remote.address, now_ns)) {
@@ -267,14 +282,14 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
 
   Peer* peer = nullptr;
   bool unknown = false;
-  auto handshake = ResponderHandshake::Read(
-      options_.identity, datagram, [&](const Key& public_key) -> const PeerKeys* {
-        const auto found = by_key_.find(KeyText(public_key));
-        unknown = found == by_key_.end();
-        if (unknown) return nullptr;
-        peer = found->second;
-        return &peer->keys;
-      });
+  auto handshake = ResponderHandshake::Read(options_.identity, datagram,
+                                            [&](const Key& public_key) -> const PeerKeys* {
+                                              const auto found = by_key_.find(KeyText(public_key));
+                                              unknown = found == by_key_.end();
+                                              if (unknown) return nullptr;
+                                              peer = found->second;
+                                              return &peer->keys;
+                                            });
   if (!handshake.ok() || peer == nullptr) {
     return drops_.Count(unknown ? Drop::handshake_unknown_peer : Drop::handshake_unauthentic);
   }
@@ -311,8 +326,7 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
 // from, and holds the preshared key.
 void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   // Of this peer, or of its present process: which paths it has now only this handshake has shown.
-  const bool first =
-      !peer.established() || peer.next->generation != peer.current->generation;
+  const bool first = !peer.established() || peer.next->generation != peer.current->generation;
   Withdraw(peer, peer.previous);
   peer.previous = std::move(peer.current);
   peer.current = std::move(peer.next);
@@ -339,8 +353,8 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
 
 std::unique_ptr<const Keypair> Peers::MakeKeypair(Peer& peer, const TransportRoots& roots,
                                                   uint32_t local_index, uint32_t remote_index,
-                                                  uint8_t cipher_bit, uint8_t lanes,
-                                                  bool continues, TimeNs now_ns) {
+                                                  uint8_t cipher_bit, uint8_t lanes, bool continues,
+                                                  TimeNs now_ns) {
   if (!continues) ++peer.generation;
   const Cipher cipher =
       cipher_bit == kOfferAes256Gcm ? Cipher::kAes256Gcm : Cipher::kChaCha20Poly1305;
@@ -460,18 +474,24 @@ void Peers::OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair
                       const Route& back, Bytes plain, TimeNs now_ns) {
   ControlMessage message;
   switch (ReadControlMessage(plain, message)) {
-    case ControlVerdict::kOk: break;
-    case ControlVerdict::kUnknownType: return;
-    case ControlVerdict::kMalformed: return drops_.Count(Drop::bad_control);
+    case ControlVerdict::kOk:
+      break;
+    case ControlVerdict::kUnknownType:
+      return;
+    case ControlVerdict::kMalformed:
+      return drops_.Count(Drop::bad_control);
   }
   switch (message.type) {
     case ControlMessage::Type::kPing:
       return SendControl(peer, path_id, back, {ControlMessage::Type::kPong, message.token}, now_ns);
-    case ControlMessage::Type::kPong: return OnPong(peer, path, path_id, message.token, now_ns);
+    case ControlMessage::Type::kPong:
+      return OnPong(peer, path, path_id, message.token, now_ns);
     case ControlMessage::Type::kConfirmEpoch:
       return peer.sender.ConfirmEpoch(message.session, message.epoch);
-    case ControlMessage::Type::kHello: return;
-    case ControlMessage::Type::kClose: return OnClose(peer, keypair.id);
+    case ControlMessage::Type::kHello:
+      return;
+    case ControlMessage::Type::kClose:
+      return OnClose(peer, keypair.id);
   }
 }
 
@@ -540,8 +560,7 @@ void Peers::MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs) {
                  route.remote.ToString());
   }
   path.route = route;
-  host_.Tell(
-      {.type = Command::Type::kSetPath, .peer = peer.slot, .path = path_id, .route = route});
+  host_.Tell({.type = Command::Type::kSetPath, .peer = peer.slot, .path = path_id, .route = route});
 }
 
 void Peers::ChoosePath(Peer& peer) {
@@ -587,8 +606,8 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
   }
   if (!peer.initiates) {
     for (PeerPath& path : peer.paths) {
-      path.up = path.route.remote.is_set() && (peer.paths.size() == 1 ||
-                                               now_ns < path.heard_ns + kServerPathSilenceNs);
+      path.up = path.route.remote.is_set() &&
+                (peer.paths.size() == 1 || now_ns < path.heard_ns + kServerPathSilenceNs);
     }
     return ChoosePath(peer);
   }
@@ -606,8 +625,7 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
       continue;
     }
     const bool due = peer.keepalive_ns != 0 && now_ns >= path.next_ping_ns;
-    const bool unanswered_traffic = id == peer.active_path &&
-                                    activity.last_tx_ns > path.heard_ns &&
+    const bool unanswered_traffic = id == peer.active_path && activity.last_tx_ns > path.heard_ns &&
                                     now_ns > path.heard_ns + kPingTimeoutNs;
     if (due || unanswered_traffic || !peer.confirmed_current) SendPing(peer, path_id, now_ns);
   }
@@ -616,7 +634,8 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
 void Peers::TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
   if (peer.next_attempt_ns == 0) {
     const bool old = peer.established() && now_ns >= peer.established_ns + options_.rekey_after_ns;
-    const bool used = activity.tx_packets - peer.packets_at_handshake >= options_.rekey_after_packets;
+    const bool used =
+        activity.tx_packets - peer.packets_at_handshake >= options_.rekey_after_packets;
     const bool lost = std::all_of(peer.paths.begin(), peer.paths.end(), [](const PeerPath& path) {
       return path.unanswered_pings >= kPingsUntilHandshake || !path.route.remote.is_set();
     });

@@ -1,6 +1,6 @@
-// The peers and their sessions: who initiates when, which keys are previous, current and next, which
-// path carries the traffic, and whether the other end is still there. Time and datagrams go in,
-// datagrams and commands to the workers come out: no I/O here. One thread.
+// The peers and their sessions: who initiates when, which keys are previous, current and next,
+// which path carries the traffic, and whether the other end is still there. Time and datagrams go
+// in, datagrams and commands to the workers come out: no I/O here. One thread.
 #pragma once
 
 #include <array>
@@ -95,15 +95,15 @@ class PathPings {
 // One way to a peer, as the slow path keeps it.
 struct PeerPath {
   std::string name;
-  Route route;              // remote unset: not known (yet)
-  SourceTracker source;     // of the slow lane
+  Route route;           // remote unset: not known (yet)
+  SourceTracker source;  // of the slow lane
   std::optional<MacStamper> stamper;
   PathPings pings;
   bool ping_under_way = false;
   TimeNs next_ping_ns = 0;
   int unanswered_pings = 0;
-  TimeNs heard_ns = 0;         // the last authentic packet over it
-  uint64_t rx_datagrams = 0;   // of the workers, when they were last looked at
+  TimeNs heard_ns = 0;           // the last authentic packet over it
+  uint64_t rx_datagrams = 0;     // of the workers, when they were last looked at
   std::optional<double> rtt_ms;  // smoothed
   bool up = false;
 };
@@ -113,7 +113,7 @@ struct Peer {
   std::string name;
   PeerKeys keys;
   DurationNs keepalive_ns = 0;
-  bool initiates = false;  // has somewhere to send to
+  bool initiates = false;       // has somewhere to send to
   std::vector<PeerPath> paths;  // by path id
   uint8_t active_path = 0;
 
@@ -121,28 +121,28 @@ struct Peer {
   std::optional<InitiatorHandshake> attempt;
   uint32_t attempt_index = 0;
   uint8_t attempt_path = 0;
-  int attempts = 0;             // since the last success
-  TimeNs next_attempt_ns = 0;   // 0: none wanted
+  int attempts = 0;            // since the last success
+  TimeNs next_attempt_ns = 0;  // 0: none wanted
   bool attempt_had_cookie = false;
   bool retry_same_path = false;  // a cookie came, which is bound to the path
 
   // Responding.
   uint64_t greatest_counter = 0;
-  Route initiation_route;       // of the handshake that gave `next`
+  Route initiation_route;  // of the handshake that gave `next`
   uint8_t initiation_path = 0;
 
   std::unique_ptr<const Keypair> previous;
   std::unique_ptr<const Keypair> current;
   std::unique_ptr<const Keypair> next;  // of a responder: not used before the peer has
   bool initiated_current = false;
-  bool confirmed_current = false;       // of an initiator: the responder has answered under it
+  bool confirmed_current = false;  // of an initiator: the responder has answered under it
   TimeNs established_ns = 0;
   uint64_t packets_at_handshake = 0;
-  uint16_t mtu = 0;                     // as agreed
-  uint64_t generation = 0;              // of the peer's counters
-  bool completed_once = false;          // the peer holds something of our counters
+  uint16_t mtu = 0;             // as agreed
+  uint64_t generation = 0;      // of the peer's counters
+  bool completed_once = false;  // the peer holds something of our counters
 
-  LaneSender sender;      // of the slow lane
+  LaneSender sender;  // of the slow lane
   LaneReceiver receiver;
 
   bool established() const { return current != nullptr; }

@@ -122,13 +122,14 @@ Json DescribeStatus(const StatusSources& sources) {
   }
   json["warnings"] = sources.warnings;
   json["peers"] = Json::array();
-  for (const auto& peer : sources.peers.all()) json["peers"].push_back(DescribePeer(sources, *peer));
+  for (const auto& peer : sources.peers.all())
+    json["peers"].push_back(DescribePeer(sources, *peer));
   json["handed_over"] = sources.workers.HandedOver();
   for (size_t i = 0; i < kDropReasons; ++i) {
     const auto reason = static_cast<Drop>(i);
-    json["drops"][std::string(kDropNames[i])] =
-        sources.workers.Drops(reason) + sources.peers.drops().Get(reason) +
-        sources.stray_drops.Get(reason);
+    json["drops"][std::string(kDropNames[i])] = sources.workers.Drops(reason) +
+                                                sources.peers.drops().Get(reason) +
+                                                sources.stray_drops.Get(reason);
   }
   return json;
 }

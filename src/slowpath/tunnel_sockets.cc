@@ -30,9 +30,9 @@ absl::StatusOr<TunnelSockets> TunnelSockets::Open(const Config& config, int work
     const std::string where = "/tunnel/paths/" + std::to_string(i);
     all.slow_.resize(i * 2 + 2);
     if (path.address.is_set()) {
-      absl::Status status = all.OpenClientGroup(
-          path, path.address, ClientGroup(static_cast<int>(i), path.address), config.tunnel.lanes,
-          workers);
+      absl::Status status =
+          all.OpenClientGroup(path, path.address, ClientGroup(static_cast<int>(i), path.address),
+                              config.tunnel.lanes, workers);
       if (!status.ok()) return Explain(status, where);
       continue;
     }

@@ -1,5 +1,5 @@
-// Every UDP socket of the tunnel: those that workers own, and those of the slow lane. They are bound
-// once and live as long as the daemon, not as long as a worker.
+// Every UDP socket of the tunnel: those that workers own, and those of the slow lane. They are
+// bound once and live as long as the daemon, not as long as a worker.
 //
 // A group is one way to send: on a client a path in one address family, on a server a listening
 // address. Groups number the same in Route, WorkerSocket and here.

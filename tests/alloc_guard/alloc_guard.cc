@@ -1,5 +1,5 @@
-// Owns malloc and its kin in a test run: loaded ahead of a program, it ends the program at once when
-// a thread allocates or frees after that thread has said that it never will.
+// Owns malloc and its kin in a test run: loaded ahead of a program, it ends the program at once
+// when a thread allocates or frees after that thread has said that it never will.
 //
 // glibc keeps its own allocator reachable under __libc_ names, so nothing has to be looked up and
 // the first call, long before main(), works as every other.

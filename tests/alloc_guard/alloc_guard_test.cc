@@ -47,7 +47,12 @@ constexpr Case kCases[] = {
     {"strdup, in libc", [] { sink = strdup("text"); }, true},
     {"nothing", [] {}, false},
     {"free of null", [] { free(nullptr); }, false},
-    {"allowed again", [] { braid_forbid_allocation(0); sink = malloc(7); }, false},
+    {"allowed again",
+     [] {
+       braid_forbid_allocation(0);
+       sink = malloc(7);
+     },
+     false},
 };
 
 // What a child does until it ends: the case, with its complaint sent to nowhere.

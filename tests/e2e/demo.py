@@ -47,7 +47,8 @@ class Iperf:
                                    "--forceflush")
         labs.eventually(lambda: "listening" in server.out(), 5, "iperf3 listens")
         client = self.client.start(f"iperf-client{self.port}", "iperf3", "-c", address, "-p",
-                                   self.port, "-t", self.seconds, "-f", "m", "--forceflush", *options)
+                                   self.port, "-t", self.seconds, "-f", "m", "--forceflush",
+                                   *options)
         shown = 0
         while client.poll() is None:
             shown = self._show(client.out(), shown)

@@ -41,7 +41,8 @@ def ipv4(source, destination, mtu):
         "udp cut short": ip(proto=17) / _body(5),
         "udp full": ip() / UDP(sport=1013, dport=9) / _body(mtu - 28),
         "icmp echo": ip() / ICMP(id=7, seq=1) / _body(200),
-        "icmp unreachable": ip() / ICMP(type=3, code=1) / IP(src=destination, dst=source) / _body(8),
+        "icmp unreachable": ip() / ICMP(type=3, code=1) / IP(src=destination, dst=source) /
+                            _body(8),
         "options": ip(options=[IPOption_Router_Alert()]) / UDP(sport=1014, dport=9) / _body(50),
         "many options": ip(options=[IPOption(b"\x01" * 40)]) / TCP(sport=1015, dport=9) / _body(50),
         "type of service": ip(tos=0xB9) / UDP(sport=1016, dport=9) / _body(50),
@@ -141,7 +142,7 @@ def checksum(data):
 
 
 def transport_checksum_is_right(packet):
-    """Of a whole TCP or UDP packet without IPv6 extension headers; UDP's may be absent over IPv4."""
+    """Of a whole TCP or UDP packet without extension headers; UDP over IPv4 may have none."""
     if packet[0] >> 4 == 4:
         at, protocol, ends = (packet[0] & 15) * 4, packet[9], packet[12:20]
         packet = packet[:int.from_bytes(packet[2:4], "big")]

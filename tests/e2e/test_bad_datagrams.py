@@ -89,7 +89,8 @@ class BadDatagrams(LabTest):
         tunnel = self.start(both={"performance": {"io": io}}).start()
         body = bytes(40)
         log = len(tunnel.server.log())
-        self.counted((b"\xb7\xa1\x01\x04" + bytes(length) for length in range(20)), "short_datagram")
+        self.counted([b"\xb7\xa1\x01\x04" + bytes(length) for length in range(20)],
+                     "short_datagram")
         self.counted((b"", b"x", b"\xb7"), "short_datagram")
         self.counted([header() + bytes(length) for length in range(16)], "short_datagram")
         self.counted([header(magic=magic) + body for magic in (0, 0xB7A0, 0xA1B7, 0xFFFF)],
@@ -103,7 +104,8 @@ class BadDatagrams(LabTest):
                      "unknown_session")
         self.counted([header(kind=1, lane=SLOW_LANE) + os.urandom(length)
                       for length in (0, 1, 31)], "handshake_malformed")
-        self.counted([header(kind=1, lane=SLOW_LANE) + os.urandom(length) for length in (500, 1400)])
+        self.counted([header(kind=1, lane=SLOW_LANE) + os.urandom(length)
+                      for length in (500, 1400)])
         self.counted([header(kind=kind, lane=3) + os.urandom(200) for kind in (1, 2, 3)],
                      "handshake_malformed")
         self.assert_no_answer()
@@ -115,7 +117,8 @@ class BadDatagrams(LabTest):
         log = len(tunnel.server.log())
         self.counted([noise.randbytes(noise.randrange(1472)) for _ in range(5000)])
         # As if by someone who knows how a datagram begins.
-        self.counted([b"\xb7\xa1\x01" + noise.randbytes(noise.randrange(1469)) for _ in range(3000)])
+        self.counted([b"\xb7\xa1\x01" + noise.randbytes(noise.randrange(1469))
+                      for _ in range(3000)])
         self.counted([header(kind=kind, lane=SLOW_LANE) + noise.randbytes(noise.randrange(300))
                       for _ in range(1000) for kind in (1, 2, 3)])
         self.assert_no_answer()

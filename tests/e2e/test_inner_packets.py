@@ -135,7 +135,7 @@ class InnerPackets(LabTest):
                 tcp_mbps(iperf(tunnel.server_ns, tunnel.client_ns, address, "-P", 3)), 50)
 
     def test_vxlan_inside_over_ipv6_and_to_a_host_behind(self):
-        """The VXLAN device is on hosts behind the gateways; its checksums are partial all the way."""
+        """The device is on hosts behind the gateways; its checksums are partial all the way."""
         tunnel = Gateways(self.lab).start()
         for ns, local, remote, number in ((tunnel.left, "fd88:1::2", "fd88:2::2", 2),
                                           (tunnel.right, "fd88:2::2", "fd88:1::2", 1)):

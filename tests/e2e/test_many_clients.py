@@ -65,7 +65,8 @@ class ManyClients(LabTest):
         self.assertGreater(tcp_mbps(report), 50)
 
     def test_all_at_once(self):
-        receiver = self.server_ns.start("receive", natives.path("udp_flood"), "receive", "--port", 5300)
+        receiver = self.server_ns.start("receive", natives.path("udp_flood"), "receive",
+                                        "--port", 5300)
         eventually(lambda: "listening" in receiver.err(), 5, "udp_flood listens")
         for ns in self.machines.values():
             ns.start("send", natives.path("udp_flood"), "send", "--to", "10.77.0.1", "--port", 5300,

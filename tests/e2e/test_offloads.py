@@ -68,8 +68,8 @@ class Offloads(LabTest):
         tunnel = Tunnel(self.lab, client_wrap=refuse, server_wrap=refuse).start()
         for daemon in tunnel.daemons:
             self.assertEqual(daemon.status()["io"], "epoll")
-        self.assertTrue(any("io_uring" in warning for warning in tunnel.client.status()["warnings"]),
-                        tunnel.client.status())
+        warnings = tunnel.client.status()["warnings"]
+        self.assertTrue(any("io_uring" in warning for warning in warnings), warnings)
         self.assert_traffic_passes(tunnel)
 
     def test_io_uring_refused_to_who_insists(self):

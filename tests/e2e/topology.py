@@ -38,24 +38,25 @@ class Tunnel:
     client 10.20.1.1, fd20:1::1 ──veth── 10.20.1.2, fd20:1::2 server
       └ 10.77.0.2, fd77::2 ═══════ braid0 ══════ 10.77.0.1, fd77::1 ┘
 
-    The machines may be given; then they are joined already.
+    The machines may be given; then they are joined already. A lab with several tunnels tells their
+    files apart by a suffix.
     """
 
     def __init__(self, lab, outer=4, both=None, client=None, server=None, machines=None,
                  client_wrap=(), server_wrap=(), client_owns=(), server_owns=(), mtu=1500,
-                 server_address=None, peer_of_both=None, guarded=True):
+                 server_address=None, peer_of_both=None, guarded=True, suffix=""):
         self.lab = lab
         if machines is None:
             machines = lab.namespace("client"), lab.namespace("server")
             lab.link(machines[0], "10.20.1.1/24 fd20:1::1/64",
                      machines[1], "10.20.1.2/24 fd20:1::2/64", mtu)
         self.client_ns, self.server_ns = machines
-        self.hub, self.branch = Identity(lab, "hub"), Identity(lab, "branch")
-        self.server = Daemon(self.server_ns, "server", server_config(
+        self.hub, self.branch = (Identity(lab, name + suffix) for name in ("hub", "branch"))
+        self.server = Daemon(self.server_ns, "server" + suffix, server_config(
             self.hub,
             [(self.branch, ["10.77.0.2/32", "fd77::2/128", *client_owns], peer_of_both)],
             merged(both or {}, server)), server_wrap, guarded)
-        self.client = Daemon(self.client_ns, "client", client_config(
+        self.client = Daemon(self.client_ns, "client" + suffix, client_config(
             self.branch, self.hub, server_address or OUTER[outer][1],
             extra=merged(both or {}, client), peer=merged({
                 "allowed_ips": ["10.77.0.0/24", "fd77::/64", *server_owns]}, peer_of_both)),

@@ -31,8 +31,8 @@ class Pinger:
     """A ping that goes on in the background and remembers when each answer came."""
 
     def __init__(self, ns, address, interval=0.05):
-        self.process = ns.start(f"pinger-{time.monotonic_ns()}", "stdbuf", "-oL", "ping", "-n", "-D",
-                                "-i", interval, address)
+        self.process = ns.start(f"pinger-{time.monotonic_ns()}", "stdbuf", "-oL",
+                                "ping", "-n", "-D", "-i", interval, address)
 
     def answers(self):
         """Times of the answers, in seconds as time.time() has them."""

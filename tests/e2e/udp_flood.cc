@@ -174,9 +174,10 @@ class Sender {
       }
     }
     const double took = Now() - start;
-    printf("{\"sent\": %lu, \"bytes\": %lu, \"refused\": %lu, \"seconds\": %.3f, "
-           "\"per_second\": %.0f}\n",
-           sent_, bytes_, refused_, took, static_cast<double>(sent_) / took);
+    printf(
+        "{\"sent\": %lu, \"bytes\": %lu, \"refused\": %lu, \"seconds\": %.3f, "
+        "\"per_second\": %.0f}\n",
+        sent_, bytes_, refused_, took, static_cast<double>(sent_) / took);
   }
 
  private:
@@ -303,9 +304,10 @@ class Receiver {
       lost += flow.next - flow.received;
     }
     const double per_second = took > 0 ? static_cast<double>(received) / took : 0;
-    printf("{\"received\": %lu, \"bytes\": %lu, \"lost\": %lu, \"late\": %lu, \"doubled\": %lu, "
-           "\"damaged\": %lu, \"seconds\": %.3f, \"per_second\": %.0f}\n",
-           received, bytes_, lost, late_, doubled_, damaged_, took, per_second);
+    printf(
+        "{\"received\": %lu, \"bytes\": %lu, \"lost\": %lu, \"late\": %lu, \"doubled\": %lu, "
+        "\"damaged\": %lu, \"seconds\": %.3f, \"per_second\": %.0f}\n",
+        received, bytes_, lost, late_, doubled_, damaged_, took, per_second);
   }
 
   const Options options_;

@@ -2,7 +2,6 @@
 #ifndef BRAID_SLOWPATH_PCH_H
 #define BRAID_SLOWPATH_PCH_H
 
-
 #include <spdlog/spdlog.h>
 
 #include <boost/asio/io_context.hpp>
