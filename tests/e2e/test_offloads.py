@@ -60,7 +60,7 @@ class Offloads(LabTest):
         tunnel.start()
         self.assert_traffic_passes(tunnel)
         got, sent = flood(tunnel.server_ns, tunnel.client_ns, INNER[4][1], size="1200",
-                          rate=20000, flows=16)
+                          rate=5000, flows=16)
         self.assertEqual((got["received"], got["late"]), (sent["sent"], 0))
 
     def test_io_uring_refused(self):
