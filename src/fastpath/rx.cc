@@ -12,6 +12,8 @@
 
 #include <cstring>
 
+#include "fastpath/header_drop.h"
+
 namespace braid {
 namespace {
 
@@ -38,20 +40,8 @@ void Receiver::OnDatagrams(PacketPtr packet, const Incoming& incoming, bool hand
 
 void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed) {
   Header header;
-  switch (ReadHeader(datagram, header)) {
-    case HeaderVerdict::kOk:
-      break;
-    case HeaderVerdict::kTooShort:
-      return state_.drops.Count(Drop::short_datagram);
-    case HeaderVerdict::kBadMagic:
-      return state_.drops.Count(Drop::bad_magic);
-    case HeaderVerdict::kBadVersion:
-      return state_.drops.Count(Drop::bad_version);
-    case HeaderVerdict::kBadKind:
-      return state_.drops.Count(Drop::bad_kind);
-    case HeaderVerdict::kBadFlags:
-      return state_.drops.Count(Drop::bad_flags);
-  }
+  if (const HeaderVerdict verdict = ReadHeader(datagram, header); verdict != HeaderVerdict::kOk)
+    return state_.drops.Count(DropOf(verdict));
   if (header.lane == kSlowLane) return TellSlowPath(datagram, incoming);
   if (!IsSealed(header.kind)) return state_.drops.Count(Drop::handshake_malformed);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "fastpath/header_drop.h"
 
 namespace braid {
 namespace {
@@ -97,24 +98,9 @@ bool Peers::WantsResolving(const Peer& peer) {
 bool Peers::OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns) {
   if (closed_) return false;
   Header header;
-  switch (ReadHeader(datagram, header)) {
-    case HeaderVerdict::kOk:
-      break;
-    case HeaderVerdict::kTooShort:
-      drops_.Count(Drop::short_datagram);
-      return false;
-    case HeaderVerdict::kBadMagic:
-      drops_.Count(Drop::bad_magic);
-      return false;
-    case HeaderVerdict::kBadVersion:
-      drops_.Count(Drop::bad_version);
-      return false;
-    case HeaderVerdict::kBadKind:
-      drops_.Count(Drop::bad_kind);
-      return false;
-    case HeaderVerdict::kBadFlags:
-      drops_.Count(Drop::bad_flags);
-      return false;
+  if (const HeaderVerdict verdict = ReadHeader(datagram, header); verdict != HeaderVerdict::kOk) {
+    drops_.Count(DropOf(verdict));
+    return false;
   }
   if (IsSealed(header.kind)) {
     if (header.lane != kSlowLane) return true;
