@@ -76,6 +76,8 @@ constexpr int kTemporary = BPF_REG_2;
 // Where on the stack the protocol waits.
 constexpr int kProtocolSlot = -8;
 
+constexpr int kLoadAttempts = 10;
+
 void EmitMix(Assembler& code, int value) {
   code.LoadImmediate64(kMultiplier, kFlowHashMultiplier);
   code.Alu(BPF_MUL, value, kMultiplier);
@@ -176,10 +178,16 @@ absl::StatusOr<UniqueFd> LoadLaneSteering(int lanes, int queues) {
   attributes.insn_cnt = static_cast<uint32_t>(code.size());
   attributes.license = reinterpret_cast<uint64_t>("GPL");
   strncpy(attributes.prog_name, "braid_lanes", sizeof(attributes.prog_name) - 1);
-  UniqueFd program(
-      static_cast<int>(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes))));
-  if (!program) return absl::ErrnoToStatus(errno, "cannot load the lane steering program");
-  return program;
+  // A signal or an io_uring notification that arrives while the kernel verifies the program makes
+  // it give up with EAGAIN.
+  for (int attempt = 1;; ++attempt) {
+    UniqueFd program(
+        static_cast<int>(syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes))));
+    if (program) return program;
+    if (errno != EAGAIN || attempt == kLoadAttempts) {
+      return absl::ErrnoToStatus(errno, "cannot load the lane steering program");
+    }
+  }
 }
 
 absl::Status AttachLaneSteering(int tun_fd, int program_fd) {

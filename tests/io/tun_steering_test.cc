@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 #include <linux/bpf.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
@@ -153,6 +155,22 @@ TEST_F(TunSteeringTest, AgreesOnBytesThatAreNoPacket) {
     ExpectSame(bytes);
     if (HasFatalFailure()) return;
   }
+}
+
+// The kernel stops verifying a program when a signal comes.
+TEST_F(TunSteeringTest, LoadsWhileSignalsArrive) {
+  struct sigaction ignore_alarm {};
+  struct sigaction before {};
+  ignore_alarm.sa_handler = [](int) {};
+  ASSERT_EQ(sigaction(SIGALRM, &ignore_alarm, &before), 0);
+  constexpr itimerval kEvery2Ms{{0, 2000}, {0, 2000}};
+  ASSERT_EQ(setitimer(ITIMER_REAL, &kEvery2Ms, nullptr), 0);
+  int loaded = 0;
+  for (int i = 0; i < 200; ++i) loaded += LoadLaneSteering(16, 2).ok();
+  constexpr itimerval kNever{};
+  setitimer(ITIMER_REAL, &kNever, nullptr);
+  sigaction(SIGALRM, &before, nullptr);
+  EXPECT_EQ(loaded, 200);
 }
 
 TEST_F(TunSteeringTest, IsTakenByADevice) {
