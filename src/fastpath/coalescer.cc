@@ -7,10 +7,6 @@
 namespace braid {
 namespace {
 
-constexpr uint8_t kTcpFin = 0x01;
-constexpr uint8_t kTcpPsh = 0x08;
-constexpr uint8_t kTcpAck = 0x10;
-constexpr uint8_t kTcpEce = 0x40;
 constexpr uint8_t kTcpEndsRun = kTcpFin | kTcpPsh;
 constexpr uint16_t kDontFragment = 0x4000;
 

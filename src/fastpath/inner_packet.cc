@@ -10,7 +10,6 @@ constexpr uint8_t kRouting = 43;
 constexpr uint8_t kFragment = 44;
 constexpr uint8_t kDestinationOptions = 60;
 
-constexpr uint8_t kTcpSyn = 0x02;
 constexpr uint8_t kTcpOptionEnd = 0;
 constexpr uint8_t kTcpOptionNop = 1;
 constexpr uint8_t kTcpOptionMss = 2;

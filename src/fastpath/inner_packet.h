@@ -15,6 +15,13 @@ inline constexpr uint8_t kProtocolTcp = 6;
 inline constexpr uint8_t kProtocolUdp = 17;
 inline constexpr uint8_t kProtocolIcmpV6 = 58;
 
+inline constexpr uint8_t kTcpFin = 0x01;
+inline constexpr uint8_t kTcpSyn = 0x02;
+inline constexpr uint8_t kTcpPsh = 0x08;
+inline constexpr uint8_t kTcpAck = 0x10;
+inline constexpr uint8_t kTcpEce = 0x40;
+inline constexpr uint8_t kTcpCwr = 0x80;
+
 struct InnerPacket {
   bool v6;
   bool fragment;             // any but a whole packet
@@ -38,6 +45,8 @@ IpAddress InnerDestination(Bytes packet);
 
 // Ones' complement sum, not folded, not inverted; `bytes` begins at an even offset.
 uint64_t ChecksumAdd(Bytes bytes, uint64_t sum = 0);
+// What a 16-bit field with this value, at an even offset, adds to such a sum.
+inline uint64_t ChecksumOfField(uint16_t value) { return __builtin_bswap16(value); }
 uint16_t ChecksumFold(uint64_t sum);
 // The sum over the pseudo-header of a transport segment of `l4_bytes`.
 uint64_t PseudoHeaderSum(Bytes packet, const InnerPacket& inner, uint32_t l4_bytes);

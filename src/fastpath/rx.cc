@@ -32,63 +32,73 @@ void Receiver::OnDatagrams(PacketPtr packet, const Incoming& incoming, bool hand
   const MutableBytes all = packet->bytes();
   if (all.empty()) return state_.drops.Count(Drop::short_datagram);
   const size_t stride = incoming.datagram_bytes == 0 ? all.size() : incoming.datagram_bytes;
+  Stream stream;
   for (size_t at = 0; at < all.size(); at += stride) {
-    OnDatagram(all.subspan(at, std::min(stride, all.size() - at)), incoming, handed);
+    OnDatagram(all.subspan(at, std::min(stride, all.size() - at)), incoming, handed, stream);
   }
   held_[held_used_++] = std::move(packet);
 }
 
-void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed) {
+void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed,
+                          Stream& stream) {
   Header header;
   if (const HeaderVerdict verdict = ReadHeader(datagram, header); verdict != HeaderVerdict::kOk)
     return state_.drops.Count(DropOf(verdict));
   if (header.lane == kSlowLane) return TellSlowPath(datagram, incoming);
   if (!IsSealed(header.kind)) return state_.drops.Count(Drop::handshake_malformed);
 
-  const SessionTable::Entry* found = FindEntry(header.session);
-  if (found == nullptr) return state_.drops.Count(Drop::unknown_session);
-  const SessionTable::Entry entry = *found;
-  if (header.lane >= entry.keypair->lanes) return state_.drops.Count(Drop::bad_lane);
+  if (!stream.Has(header)) {
+    if (const auto drop = Find(header, stream)) return state_.drops.Count(*drop);
+  }
   if (!state_.Owns(header.lane)) {
     if (handed) return state_.drops.Count(Drop::bad_lane);
     return HandToOwner(header.lane, datagram, incoming);
   }
 
-  Session& session = *state_.FindSession(entry.peer);
-  LaneState* lane = nullptr;
   LaneReceiver::Opened opened;
-  if (const auto drop = Open(entry, session, header, datagram, opened, lane)) {
-    return state_.drops.Count(*drop);
-  }
+  if (const auto drop = Open(stream, header, datagram, opened)) return state_.drops.Count(*drop);
+  Session& session = *stream.session;
   if (opened.first_of_key) {
     Event event;
     event.type = Event::Type::kOpened;
-    event.peer = entry.peer;
-    event.keypair_id = entry.keypair->id;
+    event.peer = stream.entry.peer;
+    event.keypair_id = stream.entry.keypair->id;
     state_.Tell(std::move(event));
   }
   session.last_rx_ns.store(state_.now_ns, std::memory_order_relaxed);
-  PathTraffic& traffic = session.traffic[header.path & kPathIdMask];
+  PathTraffic& traffic = session.traffic[stream.path];
   traffic.rx_bytes.Add(datagram.size());
   traffic.rx_datagrams.Add(1);
   traffic.rx_expected.Add(opened.path_advance);
-  FollowSource(session, *lane, header, incoming, opened.newest);
+  if (!stream.source_followed) FollowSource(stream, incoming, opened.newest);
   if (opened.confirm_epoch) {
     ControlMessage confirm{ControlMessage::Type::kConfirmEpoch};
     confirm.session = header.session;
     confirm.epoch = opened.epoch;
-    const auto path = static_cast<uint8_t>(header.path & kPathIdMask);
-    transmitter_.SendControl(session, *lane, path, transmitter_.RouteOf(session, *lane, path),
-                             confirm);
+    transmitter_.SendControl(session, *stream.lane, stream.path,
+                             transmitter_.RouteOf(session, *stream.lane, stream.path), confirm);
   }
   switch (header.kind) {
     case Kind::kData:
-      return OnData(entry.peer, session, header, opened.plain);
+      return OnData(stream.entry.peer, session, header, opened.plain);
     case Kind::kControl:
-      return OnControl(entry, session, *lane, header, incoming, opened.plain);
+      return OnControl(stream, incoming, opened.plain);
     default:
       return;  // parity of a peer that was told of no such feature: counted, not used
   }
+}
+
+std::optional<Drop> Receiver::Find(const Header& header, Stream& stream) {
+  stream = {};
+  const SessionTable::Entry* entry = FindEntry(header.session);
+  if (entry == nullptr) return Drop::unknown_session;
+  if (header.lane >= entry->keypair->lanes) return Drop::bad_lane;
+  stream.entry = *entry;
+  stream.session = state_.FindSession(entry->peer);
+  stream.lane_id = header.lane;
+  stream.path = header.path & kPathIdMask;
+  if (state_.Owns(header.lane)) stream.lane = state_.FindLane(*stream.session, header.lane);
+  return std::nullopt;
 }
 
 const SessionTable::Entry* Receiver::FindEntry(uint32_t session) {
@@ -121,54 +131,53 @@ void Receiver::TellSlowPath(Bytes datagram, const Incoming& incoming) {
   state_.Tell(std::move(event));
 }
 
-std::optional<Drop> Receiver::Open(const SessionTable::Entry& entry, Session& session,
-                                   const Header& header, MutableBytes datagram,
-                                   LaneReceiver::Opened& opened, LaneState*& lane) {
-  lane = state_.FindLane(session, header.lane);
-  if (lane != nullptr) {
-    return lane->receiver.Open(*entry.keypair, header, datagram, state_.now_ns, opened);
+std::optional<Drop> Receiver::Open(Stream& stream, const Header& header, MutableBytes datagram,
+                                   LaneReceiver::Opened& opened) {
+  const Keypair& keypair = *stream.entry.keypair;
+  if (stream.lane != nullptr) {
+    return stream.lane->receiver.Open(keypair, header, datagram, state_.now_ns, opened);
   }
   // A lane takes state with its first authentic packet, not before.
   LaneReceiver first;
-  if (auto drop = first.Open(*entry.keypair, header, datagram, state_.now_ns, opened)) return drop;
-  lane = state_.lane_pool.Take(header.lane);
-  if (lane == nullptr) return Drop::no_lane_state;
-  lane->receiver = first;
-  session.lanes[static_cast<size_t>(header.lane) / static_cast<size_t>(state_.options.workers)] =
-      lane;
+  if (auto drop = first.Open(keypair, header, datagram, state_.now_ns, opened)) return drop;
+  stream.lane = state_.TakeLane(*stream.session, header.lane);
+  if (stream.lane == nullptr) return Drop::no_lane_state;
+  stream.lane->receiver = first;
   return std::nullopt;
 }
 
-// Notes where the lane's packets come from now. An address that is new has to prove itself first.
-void Receiver::FollowSource(Session& session, LaneState& lane, const Header& header,
-                            const Incoming& incoming, bool newest) {
-  const auto path = static_cast<uint8_t>(header.path & kPathIdMask);
-  const PathState& known = session.paths[path];
-  LaneState::Path& own = lane.paths[path];
+// Notes where the lane's packets come from now, with the first packet of a read that is newer than
+// all before. An address that is new has to prove itself first.
+void Receiver::FollowSource(Stream& stream, const Incoming& incoming, bool newest) {
+  Session& session = *stream.session;
+  LaneState& lane = *stream.lane;
+  const PathState& known = session.paths[stream.path];
+  LaneState::Path& own = lane.paths[stream.path];
   if (own.version != known.version) {
     own.version = known.version;
     own.source.Forget();
   }
-  if (incoming.socket_lane != Incoming::kAnyLane && incoming.socket_lane != header.lane) {
+  if (incoming.socket_lane != Incoming::kAnyLane && incoming.socket_lane != stream.lane_id) {
     // The server answered at another port than this lane's: tell it the right one.
     if (state_.now_ns >= lane.hello_sent_ns + kHelloEveryNs) {
       lane.hello_sent_ns = state_.now_ns;
-      transmitter_.SendControl(session, lane, path, transmitter_.RouteOf(session, lane, path),
+      transmitter_.SendControl(session, lane, stream.path,
+                               transmitter_.RouteOf(session, lane, stream.path),
                                {ControlMessage::Type::kHello});
     }
     return;
   }
   if (!newest) return;
+  stream.source_followed = true;
   const bool must_prove_itself =
       own.source.OnNewest(incoming.back, known.route.remote.address, state_.now_ns,
                           [this] { return state_.RandomToken(); });
   if (!must_prove_itself) return;
-  transmitter_.SendControl(session, lane, path, incoming.back,
+  transmitter_.SendControl(session, lane, stream.path, incoming.back,
                            {ControlMessage::Type::kPing, own.source.token()});
 }
 
-void Receiver::OnControl(const SessionTable::Entry& entry, Session& session, LaneState& lane,
-                         const Header& header, const Incoming& incoming, Bytes plain) {
+void Receiver::OnControl(const Stream& stream, const Incoming& incoming, Bytes plain) {
   ControlMessage message;
   switch (ReadControlMessage(plain, message)) {
     case ControlVerdict::kOk:
@@ -178,14 +187,14 @@ void Receiver::OnControl(const SessionTable::Entry& entry, Session& session, Lan
     case ControlVerdict::kMalformed:
       return state_.drops.Count(Drop::bad_control);
   }
-  const auto path = static_cast<uint8_t>(header.path & kPathIdMask);
+  LaneState& lane = *stream.lane;
   switch (message.type) {
     case ControlMessage::Type::kPing:
-      transmitter_.SendControl(session, lane, path, incoming.back,
+      transmitter_.SendControl(*stream.session, lane, stream.path, incoming.back,
                                {ControlMessage::Type::kPong, message.token});
       break;
     case ControlMessage::Type::kPong:
-      lane.paths[path].source.OnPong(message.token);
+      lane.paths[stream.path].source.OnPong(message.token);
       break;
     case ControlMessage::Type::kConfirmEpoch:
       lane.sender.ConfirmEpoch(message.session, message.epoch);
@@ -195,8 +204,8 @@ void Receiver::OnControl(const SessionTable::Entry& entry, Session& session, Lan
     case ControlMessage::Type::kClose: {
       Event event;
       event.type = Event::Type::kPeerClosed;
-      event.peer = entry.peer;
-      event.keypair_id = entry.keypair->id;
+      event.peer = stream.entry.peer;
+      event.keypair_id = stream.entry.keypair->id;
       state_.Tell(std::move(event));
       break;
     }

@@ -33,16 +33,30 @@ class Receiver {
   }
 
  private:
-  void OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed);
+  // What the datagrams of one read mostly have in common, looked up with the first of them.
+  struct Stream {
+    SessionTable::Entry entry;
+    Session* session = nullptr;  // nullptr: nothing was looked up yet
+    LaneState* lane = nullptr;   // nullptr: the lane has opened nothing yet
+    uint8_t lane_id = 0;
+    uint8_t path = 0;
+    bool source_followed = false;
+
+    bool Has(const Header& header) const {
+      return session != nullptr && header.session == entry.index && header.lane == lane_id &&
+             (header.path & kPathIdMask) == path;
+    }
+  };
+
+  void OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed, Stream& stream);
+  std::optional<Drop> Find(const Header& header, Stream& stream);
   const SessionTable::Entry* FindEntry(uint32_t session);
   void HandToOwner(uint8_t lane, Bytes datagram, const Incoming& incoming);
   void TellSlowPath(Bytes datagram, const Incoming& incoming);
-  std::optional<Drop> Open(const SessionTable::Entry& entry, Session& session, const Header& header,
-                           MutableBytes datagram, LaneReceiver::Opened& opened, LaneState*& lane);
-  void FollowSource(Session& session, LaneState& lane, const Header& header,
-                    const Incoming& incoming, bool newest);
-  void OnControl(const SessionTable::Entry& entry, Session& session, LaneState& lane,
-                 const Header& header, const Incoming& incoming, Bytes plain);
+  std::optional<Drop> Open(Stream& stream, const Header& header, MutableBytes datagram,
+                           LaneReceiver::Opened& opened);
+  void FollowSource(Stream& stream, const Incoming& incoming, bool newest);
+  void OnControl(const Stream& stream, const Incoming& incoming, Bytes plain);
   void OnData(PeerSlot peer, Session& session, const Header& header, MutableBytes plain);
   bool OwnsSource(PeerSlot peer, Bytes packet);
   void FlushAll();

@@ -4,14 +4,6 @@
 #include <cstring>
 
 namespace braid {
-namespace {
-
-constexpr uint8_t kTcpFin = 0x01;
-constexpr uint8_t kTcpPsh = 0x08;
-constexpr uint8_t kTcpCwr = 0x80;
-
-}  // namespace
-
 bool Segmenter::Begin(MutableBytes from_tun) {
   if (from_tun.size() <= kVnetHeaderBytes) return false;
   const auto vnet = LoadNative<VnetHeader>(from_tun.data());
@@ -58,8 +50,19 @@ bool Segmenter::BeginSuperPacket(const VnetHeader& vnet) {
   segment_payload_bytes_ = vnet.gso_bytes;
   segments_ = (payload_bytes_ + segment_payload_bytes_ - 1) / segment_payload_bytes_;
   partial_checksum_ = true;
-  std::memcpy(headers_.data(), packet_.data(), headers_bytes);
+  TakeTemplate();
   return true;
+}
+
+// The headers with the fields that differ from segment to segment taken out of their checksums.
+void Segmenter::TakeTemplate() {
+  std::memcpy(headers_.data(), packet_.data(), inner_.headers_bytes());
+  if (!inner_.v6) {
+    first_identification_ = LoadBe16(&headers_[4]);
+    for (const size_t field : {2, 4, 10}) StoreBe16(&headers_[field], 0);
+    ip_header_sum_ = ChecksumAdd({headers_.data(), inner_.l4_offset});
+  }
+  pseudo_header_sum_ = PseudoHeaderSum({headers_.data(), inner_.headers_bytes()}, inner_, 0);
 }
 
 size_t Segmenter::segment_bytes() const {
@@ -85,26 +88,27 @@ MutableBytes Segmenter::Next() {
 void Segmenter::WriteHeaders(uint8_t* to, size_t payload_bytes) {
   const size_t headers_bytes = inner_.headers_bytes();
   std::memcpy(to, headers_.data(), headers_bytes);
-  const size_t bytes = headers_bytes + payload_bytes;
+  const auto bytes = static_cast<uint16_t>(headers_bytes + payload_bytes);
   if (inner_.v6) {
     StoreBe16(to + 4, static_cast<uint16_t>(bytes - 40));
   } else {
-    StoreBe16(to + 2, static_cast<uint16_t>(bytes));
-    StoreBe16(to + 4, static_cast<uint16_t>(LoadBe16(to + 4) + next_segment_));
-    SetIpv4HeaderChecksum(to);
+    const auto identification = static_cast<uint16_t>(first_identification_ + next_segment_);
+    StoreBe16(to + 2, bytes);
+    StoreBe16(to + 4, identification);
+    const uint64_t sum = ip_header_sum_ + ChecksumOfField(bytes) + ChecksumOfField(identification);
+    StoreBe16(to + 10, static_cast<uint16_t>(~ChecksumFold(sum)));
   }
   uint8_t* l4 = to + inner_.l4_offset;
-  const size_t l4_bytes = bytes - inner_.l4_offset;
+  const auto l4_bytes = static_cast<uint16_t>(bytes - inner_.l4_offset);
   if (inner_.protocol == kProtocolTcp) {
     const size_t payload_at = next_segment_ * segment_payload_bytes_;
     StoreBe32(l4 + 4, static_cast<uint32_t>(LoadBe32(l4 + 4) + payload_at));
     if (next_segment_ != 0) l4[13] &= static_cast<uint8_t>(~kTcpCwr);
     if (next_segment_ + 1 != segments_) l4[13] &= static_cast<uint8_t>(~(kTcpFin | kTcpPsh));
   } else {
-    StoreBe16(l4 + 4, static_cast<uint16_t>(l4_bytes));
+    StoreBe16(l4 + 4, l4_bytes);
   }
-  const uint64_t pseudo =
-      PseudoHeaderSum({to, headers_bytes}, inner_, static_cast<uint32_t>(l4_bytes));
+  const uint64_t pseudo = pseudo_header_sum_ + ChecksumOfField(l4_bytes);
   StoreBe16(l4 + inner_.checksum_offset(), ChecksumFold(pseudo));
 }
 

@@ -44,6 +44,7 @@ class Segmenter {
   bool BeginPacket(const VnetHeader& vnet);
   bool BeginSuperPacket(const VnetHeader& vnet);
   bool FinishForeignChecksum(const VnetHeader& vnet);
+  void TakeTemplate();
   void WriteHeaders(uint8_t* to, size_t payload_bytes);
 
   MutableBytes packet_;
@@ -55,6 +56,9 @@ class Segmenter {
   size_t payload_bytes_ = 0;
   size_t segment_payload_bytes_ = 0;
   std::array<uint8_t, kMaxHeadersBytes> headers_;
+  uint16_t first_identification_ = 0;  // IPv4
+  uint64_t ip_header_sum_ = 0;         // IPv4: without length, identification and checksum
+  uint64_t pseudo_header_sum_ = 0;     // without the length
 };
 
 }  // namespace braid

@@ -52,7 +52,7 @@ void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
              segmenter_.partial_checksum());
   }
   LaneState* lane = state_.TakeLane(*session, lane_id);
-  if (lane == nullptr) return;
+  if (lane == nullptr) return state_.drops.Count(Drop::no_lane_state, segmenter_.segments());
   if (!session->has_path) return state_.drops.Count(Drop::no_path, segmenter_.segments());
   SendSegments(*session, *keypair, *lane);
 }
@@ -63,8 +63,18 @@ void Transmitter::SendSegments(Session& session, const Keypair& keypair, LaneSta
   const uint8_t flags = segmenter_.partial_checksum() ? kFlagPartialChecksum : 0;
   uint64_t packets = 0;
   uint64_t bytes = 0;
-  for (MutableBytes segment = segmenter_.Next(); !segment.empty(); segment = segmenter_.Next()) {
-    if (!SealInto(session, keypair, lane, path, route, Kind::kData, flags, segment)) continue;
+  size_t left = segmenter_.segments();
+  Train* train = nullptr;
+  if (!Prepare(keypair, lane, left)) return;
+  for (; left != 0; --left) {
+    if (lane.sender.left() == 0 && !Prepare(keypair, lane, left)) break;
+    const MutableBytes segment = segmenter_.Next();
+    const size_t datagram_bytes = segment.size() + kSealOverheadBytes;
+    if (train == nullptr || !Fits(*train, datagram_bytes)) {
+      train = TrainFor(session, lane, path, route, datagram_bytes);
+      if (train == nullptr) continue;
+    }
+    SealInto(*train, lane, Kind::kData, flags, segment);
     ++packets;
     bytes += segment.size();
   }
@@ -78,8 +88,9 @@ void Transmitter::SendControl(Session& session, LaneState& lane, uint8_t path, c
   if (session.send_keypair == nullptr) return;
   std::array<uint8_t, kMaxControlBytes> plain;
   const size_t bytes = WriteControlMessage(message, plain);
-  SealInto(session, *session.send_keypair, lane, path, route, Kind::kControl, 0,
-           {plain.data(), bytes});
+  if (!Prepare(*session.send_keypair, lane, 1)) return;
+  Train* train = TrainFor(session, lane, path, route, bytes + kSealOverheadBytes);
+  if (train != nullptr) SealInto(*train, lane, Kind::kControl, 0, {plain.data(), bytes});
 }
 
 const Route& Transmitter::RouteOf(const Session& session, LaneState& lane, uint8_t path) const {
@@ -90,23 +101,28 @@ const Route& Transmitter::RouteOf(const Session& session, LaneState& lane, uint8
   return usable ? own.source.current() : known.route;
 }
 
-bool Transmitter::SealInto(Session& session, const Keypair& keypair, LaneState& lane, uint8_t path,
-                           const Route& route, Kind kind, uint8_t flags, Bytes plain) {
-  // The keypair may have changed since the last packet of this lane; its age is looked at here too.
-  if (const auto drop = lane.sender.Prepare(keypair, lane.id, state_.now_ns)) {
-    state_.drops.Count(*drop);
-    return false;
-  }
+// The keypair may have changed since the last packet of this lane; its age is looked at here too.
+// When nothing may be sealed under it, the `packets` that wanted to be are dropped.
+bool Transmitter::Prepare(const Keypair& keypair, LaneState& lane, size_t packets) {
+  const auto drop = lane.sender.Prepare(keypair, lane.id, state_.now_ns);
+  if (drop) state_.drops.Count(*drop, packets);
+  return !drop;
+}
+
+void Transmitter::SealInto(Train& train, LaneState& lane, Kind kind, uint8_t flags, Bytes plain) {
+  Packet& buffer = *train.buffer;
   const size_t datagram_bytes = plain.size() + kSealOverheadBytes;
-  Train* train = TrainFor(session, lane, path, route, datagram_bytes);
-  if (train == nullptr) return false;
-  Packet& buffer = *train->buffer;
-  lane.sender.Seal(kind, path, flags, plain, buffer.data() + buffer.length);
+  lane.sender.Seal(kind, train.path, flags, plain, buffer.data() + buffer.length);
   buffer.length += static_cast<uint32_t>(datagram_bytes);
-  ++train->datagrams;
+  ++train.datagrams;
   // A shorter datagram can only be the last of a segmented send.
-  if (datagram_bytes < train->request.datagram_bytes) train->closed = true;
-  return true;
+  if (datagram_bytes < train.request.datagram_bytes) train.closed = true;
+}
+
+bool Transmitter::Fits(const Train& train, size_t datagram_bytes) const {
+  return !train.closed && datagram_bytes <= train.request.datagram_bytes &&
+         train.buffer->length + datagram_bytes <= kMaxUdpPayloadBytes &&
+         train.datagrams < static_cast<uint32_t>(state_.options.max_gso_datagrams);
 }
 
 // The train that the next datagram joins: the lane's open one if it fits, else a new one.
@@ -116,11 +132,8 @@ Transmitter::Train* Transmitter::TrainFor(Session& session, const LaneState& lan
     Train& train = trains_[i];
     if (train.lane != &lane || train.path != path) continue;
     if (train.closed) break;
-    const bool fits = datagram_bytes <= train.request.datagram_bytes &&
-                      train.buffer->length + datagram_bytes <= kMaxUdpPayloadBytes &&
-                      train.datagrams < static_cast<uint32_t>(state_.options.max_gso_datagrams) &&
-                      train.request.to == route.remote && train.request.from == route.local;
-    if (fits) return &train;
+    const bool same_way = train.request.to == route.remote && train.request.from == route.local;
+    if (same_way && Fits(train, datagram_bytes)) return &train;
     train.closed = true;
     break;
   }

@@ -42,8 +42,9 @@ class Transmitter {
   };
 
   void SendSegments(Session& session, const Keypair& keypair, LaneState& lane);
-  bool SealInto(Session& session, const Keypair& keypair, LaneState& lane, uint8_t path,
-                const Route& route, Kind kind, uint8_t flags, Bytes plain);
+  bool Prepare(const Keypair& keypair, LaneState& lane, size_t packets);
+  void SealInto(Train& train, LaneState& lane, Kind kind, uint8_t flags, Bytes plain);
+  bool Fits(const Train& train, size_t datagram_bytes) const;
   Train* TrainFor(Session& session, const LaneState& lane, uint8_t path, const Route& route,
                   size_t datagram_bytes);
   void AnswerTooBig(Session& session);

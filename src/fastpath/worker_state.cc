@@ -38,10 +38,7 @@ WorkerState::WorkerState(const WorkerOptions& worker_options)
 LaneState* WorkerState::TakeLane(Session& session, uint8_t lane) {
   LaneState*& state =
       session.lanes[static_cast<size_t>(lane) / static_cast<size_t>(options.workers)];
-  if (state == nullptr) {
-    state = lane_pool.Take(lane);
-    if (state == nullptr) drops.Count(Drop::no_lane_state);
-  }
+  if (state == nullptr) state = lane_pool.Take(lane);
   return state;
 }
 
