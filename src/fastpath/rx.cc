@@ -106,7 +106,7 @@ void Receiver::HandToOwner(uint8_t lane, Bytes datagram, const Incoming& incomin
   copy->length = static_cast<uint32_t>(datagram.size());
   HandedPacket handed{HandedPacket::From::kNetwork, std::move(copy), incoming};
   handed.incoming.datagram_bytes = static_cast<uint16_t>(datagram.size());
-  state_.HandTo(lane % state_.options.workers, std::move(handed));
+  state_.HandTo(lane % state_.options.workers, std::move(handed), 1);
 }
 
 void Receiver::TellSlowPath(Bytes datagram, const Incoming& incoming) {
@@ -131,11 +131,9 @@ std::optional<Drop> Receiver::Open(const SessionTable::Entry& entry, Session& se
   // A lane takes state with its first authentic packet, not before.
   LaneReceiver first;
   if (auto drop = first.Open(*entry.keypair, header, datagram, state_.now_ns, opened)) return drop;
-  lane = state_.lane_pool.Take(header.lane);
+  lane = state_.TakeLane(session, header.lane);
   if (lane == nullptr) return Drop::no_lane_state;
   lane->receiver = first;
-  session.lanes[static_cast<size_t>(header.lane) / static_cast<size_t>(state_.options.workers)] =
-      lane;
   return std::nullopt;
 }
 

@@ -57,7 +57,6 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
     if (absl::Status status = worker->Start(); !status.ok()) return status;
     backend_name_ = worker->backend_name();
     fallback_reason_ = worker->state().backend_fallback_reason;
-    cpus_.push_back(options.cpu);
     workers_.push_back(std::move(worker));
   }
   return absl::OkStatus();
@@ -163,6 +162,22 @@ WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
     totals.tx_bytes += session.tx_bytes.Get();
     totals.rx_packets += session.rx_packets.Get();
     totals.tx_packets += session.tx_packets.Get();
+  }
+  return totals;
+}
+
+WorkerGroup::WorkerTotals WorkerGroup::TotalsOf(int worker) const {
+  const WorkerState& state = workers_[static_cast<size_t>(worker)]->state();
+  WorkerTotals totals;
+  totals.cpu = state.options.cpu;
+  totals.handed_over = state.handed_over.Get();
+  for (const auto& session : state.sessions) {
+    totals.rx_packets += session->rx_packets.Get();
+    totals.tx_packets += session->tx_packets.Get();
+  }
+  for (int lane = 0; lane < kMaxLanes; ++lane) {
+    const auto id = static_cast<uint8_t>(lane);
+    if (state.lanes.Contains(id)) totals.lanes.push_back(id);
   }
   return totals;
 }

@@ -44,6 +44,13 @@ class WorkerGroup {
     uint64_t rx_bytes = 0, tx_bytes = 0, rx_packets = 0, tx_packets = 0;
   };
   PeerTotals TrafficOf(PeerSlot peer) const;
+  // Of all peers.
+  struct WorkerTotals {
+    int cpu = -1;  // that it is pinned to; -1: none
+    uint64_t rx_packets = 0, tx_packets = 0, handed_over = 0;
+    std::vector<uint8_t> lanes;  // that it has sealed or opened packets of
+  };
+  WorkerTotals TotalsOf(int worker) const;
   uint64_t Drops(Drop reason) const;
   uint64_t HandedOver() const;
   bool SegmentationRefused() const;
@@ -51,7 +58,6 @@ class WorkerGroup {
   int workers() const { return static_cast<int>(mailboxes_.size()); }
   std::string_view backend_name() const { return backend_name_; }
   const std::string& fallback_reason() const { return fallback_reason_; }
-  const std::vector<int>& cpus() const { return cpus_; }
   SlowPathMailbox& events() { return events_; }
 
  private:
@@ -74,7 +80,6 @@ class WorkerGroup {
   std::unique_ptr<const RouteTable> routes_;
   std::string backend_name_;
   std::string fallback_reason_;
-  std::vector<int> cpus_;
 };
 
 }  // namespace braid
