@@ -69,6 +69,7 @@ class LaneSet {
   X(spoofed_source, "an inner source address that the peer does not own")                \
   X(tun_write_failed, "the kernel refused a packet written to TUN")                      \
   /* A packet from TUN. */                                                               \
+  X(tun_queue_full, "the device's queue was full, as the kernel counts it")              \
   X(bad_tun_packet, "a packet from TUN that is no whole IPv4 or IPv6 packet")            \
   X(no_route, "no peer owns the inner destination")                                      \
   X(no_session, "the owning peer has no live session")                                   \

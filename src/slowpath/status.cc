@@ -109,6 +109,12 @@ Json DescribeOffloads(const StatusSources& sources) {
   return json;
 }
 
+uint64_t DropsFor(const StatusSources& sources, Drop reason) {
+  if (reason == Drop::tun_queue_full) return sources.tun_queue_drops;
+  return sources.workers.Drops(reason) + sources.peers.drops().Get(reason) +
+         sources.stray_drops.Get(reason);
+}
+
 }  // namespace
 
 Json DescribeStatus(const StatusSources& sources) {
@@ -140,9 +146,7 @@ Json DescribeStatus(const StatusSources& sources) {
   json["handed_over"] = sources.workers.HandedOver();
   for (size_t i = 0; i < kDropReasons; ++i) {
     const auto reason = static_cast<Drop>(i);
-    json["drops"][std::string(kDropNames[i])] = sources.workers.Drops(reason) +
-                                                sources.peers.drops().Get(reason) +
-                                                sources.stray_drops.Get(reason);
+    json["drops"][std::string(kDropNames[i])] = DropsFor(sources, reason);
   }
   return json;
 }
