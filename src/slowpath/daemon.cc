@@ -432,7 +432,7 @@ void Daemon::Tick() {
   peers_->Tick(now_ns);
   workers_.Tick();
   if (now_ns >= next_sample_ns_) {
-    meters_.Sample(workers_, now_ns);
+    meters_.Sample([&](PeerSlot peer, int path) { return workers_.TrafficOf(peer, path); }, now_ns);
     next_sample_ns_ = now_ns + kSecondNs;
   }
   if (std::chrono::steady_clock::now() >= next_resolve_) ResolveEndpoints();

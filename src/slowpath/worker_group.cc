@@ -53,7 +53,7 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
                       : -1;
     options.tun_fd = device.queues[static_cast<size_t>(i)].get();
     options.sockets = sockets.OfWorker(i);
-    auto worker = std::make_unique<Worker>(options, *mailboxes_[static_cast<size_t>(i)]);
+    auto worker = std::make_unique<Worker>(options, mailbox(i));
     if (absl::Status status = worker->Start(); !status.ok()) return status;
     backend_name_ = worker->backend_name();
     fallback_reason_ = worker->state().backend_fallback_reason;
@@ -84,19 +84,14 @@ void WorkerGroup::Push(size_t worker, Command&& command) {
   mailboxes_[worker]->doorbell.Ring();
 }
 
-void WorkerGroup::SetRoutes(std::unique_ptr<const RouteTable> routes) {
+void WorkerGroup::SetRoutes(std::shared_ptr<const RouteTable> routes) {
   Tell({.type = Command::Type::kSetRoutes, .routes = routes.get()});
   std::swap(routes_, routes);
-  if (routes != nullptr) Bury({{}, nullptr, std::move(routes)});
+  if (routes != nullptr) Retire(std::move(routes));
 }
 
-void WorkerGroup::Retire(std::unique_ptr<const Keypair> keypair) {
-  Bury({{}, std::move(keypair), nullptr});
-}
-
-void WorkerGroup::Bury(Retired&& retired) {
-  retired.commands = commands_given_;
-  retired_.push_back(std::move(retired));
+void WorkerGroup::Retire(std::shared_ptr<const void> withdrawn) {
+  retired_.push_back({commands_given_, std::move(withdrawn)});
 }
 
 void WorkerGroup::Tick() {
@@ -119,9 +114,9 @@ void WorkerGroup::Tick() {
 }
 
 bool WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
-  WorkerMailbox& mailbox = *mailboxes_[lane % mailboxes_.size()];
-  if (!mailbox.packets.TryPush(std::move(packet))) return false;
-  mailbox.doorbell.Ring();
+  WorkerMailbox& owner = mailbox(lane % workers());
+  if (!owner.packets.TryPush(std::move(packet))) return false;
+  owner.doorbell.Ring();
   return true;
 }
 

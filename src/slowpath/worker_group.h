@@ -26,9 +26,10 @@ class WorkerGroup {
 
   // To every worker, in order; nothing is lost when a mailbox is full.
   void Tell(const Command& command);
-  // Publishes another table; the one before is freed when no worker reads it.
-  void SetRoutes(std::unique_ptr<const RouteTable> routes);
-  void Retire(std::unique_ptr<const Keypair> keypair);
+  // Publishes another table; the one before is retired.
+  void SetRoutes(std::shared_ptr<const RouteTable> routes);
+  // Lets go of something that the workers were told to forget once all of them have done so.
+  void Retire(std::shared_ptr<const void> withdrawn);
   // Sends what waited for room, frees what is no longer used. Now and then.
   void Tick();
 
@@ -59,17 +60,16 @@ class WorkerGroup {
   std::string_view backend_name() const { return backend_name_; }
   const std::string& fallback_reason() const { return fallback_reason_; }
   SlowPathMailbox& events() { return events_; }
+  WorkerMailbox& mailbox(int worker) { return *mailboxes_[static_cast<size_t>(worker)]; }
 
  private:
   // Freed once every worker has carried out as many commands as it was given until then.
   struct Retired {
     std::vector<uint64_t> commands;
-    std::unique_ptr<const Keypair> keypair;
-    std::unique_ptr<const RouteTable> routes;
+    std::shared_ptr<const void> withdrawn;
   };
 
   void Push(size_t worker, Command&& command);
-  void Bury(Retired&& retired);
 
   std::vector<std::unique_ptr<WorkerMailbox>> mailboxes_;
   SlowPathMailbox events_;
@@ -77,7 +77,7 @@ class WorkerGroup {
   std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
   std::vector<uint64_t> commands_given_;      // by worker
   std::deque<Retired> retired_;
-  std::unique_ptr<const RouteTable> routes_;
+  std::shared_ptr<const RouteTable> routes_;
   std::string backend_name_;
   std::string fallback_reason_;
 };
