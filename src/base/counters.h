@@ -1,5 +1,5 @@
-// Counters that one thread writes and any thread may read, and the list of every reason for which
-// a packet can be dropped. Each drop increments exactly one of them.
+// Counters, and a set of lanes, that one thread writes and any thread may read; and the list of
+// every reason for which a packet can be dropped. Each drop increments exactly one of them.
 #pragma once
 
 #include <array>
@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+
+#include "base/limits.h"
 
 namespace braid {
 
@@ -20,6 +22,22 @@ class Counter {
 
  private:
   std::atomic<uint64_t> value_{0};
+};
+
+// Written by one thread only, as a counter is.
+class LaneSet {
+ public:
+  void Add(uint8_t lane) {
+    auto& word = words_[lane / 64];
+    word.store(word.load(std::memory_order_relaxed) | uint64_t{1} << lane % 64,
+               std::memory_order_relaxed);
+  }
+  bool Contains(uint8_t lane) const {
+    return (words_[lane / 64].load(std::memory_order_relaxed) >> lane % 64 & 1) != 0;
+  }
+
+ private:
+  std::array<std::atomic<uint64_t>, (kMaxLanes + 63) / 64> words_{};
 };
 
 // name, meaning. The names appear in `braid status`.
@@ -51,6 +69,7 @@ class Counter {
   X(spoofed_source, "an inner source address that the peer does not own")                \
   X(tun_write_failed, "the kernel refused a packet written to TUN")                      \
   /* A packet from TUN. */                                                               \
+  X(tun_queue_full, "the device's queue was full, as the kernel counts it")              \
   X(bad_tun_packet, "a packet from TUN that is no whole IPv4 or IPv6 packet")            \
   X(no_route, "no peer owns the inner destination")                                      \
   X(no_session, "the owning peer has no live session")                                   \

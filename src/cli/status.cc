@@ -18,6 +18,7 @@ namespace {
 struct StatusArguments {
   std::string socket{kDefaultControlSocket};
   bool json = false;
+  bool verbose = false;
 };
 
 int Fail(std::string_view why) {
@@ -32,7 +33,9 @@ int Status(const StatusArguments& arguments) {
   if (arguments.json) {
     std::cout << status.dump(2) << std::endl;
   } else {
-    std::cout << RenderStatus(status, {.colour = WantsColour(STDOUT_FILENO)}) << std::flush;
+    const StatusViewOptions options{.colour = WantsColour(STDOUT_FILENO),
+                                    .verbose = arguments.verbose};
+    std::cout << RenderStatus(status, options) << std::flush;
   }
   return std::cout ? 0 : Fail("standard output cannot be written");
 }
@@ -45,7 +48,8 @@ void AddStatusCommand(CLI::App& app, int& exit_code) {
   command->add_option("--socket", arguments->socket, "The daemon's control socket")
       ->type_name("PATH")
       ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print JSON");
+  command->add_flag("--json", arguments->json, "Print JSON, with everything");
+  command->add_flag("-v,--verbose", arguments->verbose, "Show what each worker did, too");
   command->callback([arguments, &exit_code] { exit_code = Status(*arguments); });
 }
 

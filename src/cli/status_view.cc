@@ -170,6 +170,11 @@ std::string Grouped(uint64_t count) {
   return digits;
 }
 
+std::string Count(std::optional<double> count) {
+  if (!count || *count < 0 || *count > 1e18) return kNothing;
+  return Grouped(static_cast<uint64_t>(*count));
+}
+
 Tint TintOfState(std::string_view state) {
   if (state == "up" || state == "running" || state == "ready") return Tint::kGood;
   if (state == "down" || state == "failed") return Tint::kBad;
@@ -184,6 +189,7 @@ class View {
   std::string Take() && { return std::move(out_); }
   void Head(const Json& status);
   void Peers(const Json& peers);
+  void Workers(const Json& workers);
   void Drops(const Json& drops);
   void Warnings(const Json& warnings);
 
@@ -230,8 +236,9 @@ std::string Network(const Json& network) {
 
 std::string Engine(const Json& status) {
   std::vector<std::string> parts = {Text(status, "io"), Text(status, "aead")};
-  if (const auto workers = Number(status, "workers")) {
-    parts.push_back(absl::StrFormat("%.0f %s", *workers, *workers == 1 ? "worker" : "workers"));
+  if (const Json& workers = Field(status, "workers"); workers.is_array()) {
+    const size_t count = workers.size();
+    parts.push_back(absl::StrFormat("%d %s", count, count == 1 ? "worker" : "workers"));
   }
   return Join(parts, ", ");
 }
@@ -343,6 +350,40 @@ void View::PathAddresses(const Json& path, size_t indent) {
   out_ += margin + Tinted(Tint::kDim, Fit("→ " + OrNothing(remote), kColumns - indent)) + '\n';
 }
 
+// "8: 0 2 4 6 8 10 12 14"
+std::string Lanes(const Json& lanes) {
+  if (!lanes.is_array() || lanes.empty()) return kNothing;
+  std::string text = absl::StrFormat("%d:", lanes.size());
+  for (const auto& lane : lanes) {
+    if (lane.is_number_unsigned()) text += absl::StrFormat(" %d", lane.get<uint64_t>());
+  }
+  return text;
+}
+
+void View::Workers(const Json& workers) {
+  if (!workers.is_array() || workers.empty()) return;
+  const auto row = [](const std::array<std::string, 5>& cells, const std::string& lanes) {
+    constexpr std::array<size_t, 5> kWidths = {6, 3, 13, 13, 12};
+    std::string text = " ";
+    for (size_t i = 0; i < cells.size(); ++i)
+      text += ' ' + PadLeft(Fit(cells[i], kWidths[i]), kWidths[i]);
+    text += "  ";
+    return text + Fit(lanes, kColumns - Width(text));
+  };
+  out_ += '\n' +
+          Tinted(Tint::kDim,
+                 row({"worker", "cpu", "rx packets", "tx packets", "handed over"}, "lanes")) +
+          '\n';
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const Json& worker = workers[i];
+    out_ +=
+        row({std::to_string(i), Count(Number(worker, "cpu")), Count(Number(worker, "rx_packets")),
+             Count(Number(worker, "tx_packets")), Count(Number(worker, "handed_over"))},
+            Lanes(Field(worker, "lanes"))) +
+        '\n';
+  }
+}
+
 void View::Drops(const Json& drops) {
   if (!drops.is_object()) return;
   std::vector<std::pair<uint64_t, std::string>> counted;
@@ -378,6 +419,7 @@ std::string RenderStatus(const Json& status, const StatusViewOptions& options) {
   View view(options.colour);
   view.Head(status);
   view.Peers(Field(status, "peers"));
+  if (options.verbose) view.Workers(Field(status, "workers"));
   view.Drops(Field(status, "drops"));
   view.Warnings(Field(status, "warnings"));
   return std::move(view).Take();

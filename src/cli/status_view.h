@@ -8,11 +8,12 @@ namespace braid {
 
 struct StatusViewOptions {
   bool colour = false;
+  bool verbose = false;  // what each worker did, too
 };
 
 // Lines of at most 80 columns: a head line; a block for every peer with a table of its paths; the
-// drops that are not zero; the warnings. Fields that are missing, or are not what they should be,
-// are left out or shown as "-".
+// workers, where wanted; the drops that are not zero; the warnings. Fields that are missing, or are
+// not what they should be, are left out or shown as "-".
 std::string RenderStatus(const nlohmann::ordered_json& status, const StatusViewOptions& options);
 
 // Colours are for terminals whose user has not set NO_COLOR (https://no-color.org).

@@ -116,7 +116,7 @@ void Receiver::HandToOwner(uint8_t lane, Bytes datagram, const Incoming& incomin
   copy->length = static_cast<uint32_t>(datagram.size());
   HandedPacket handed{HandedPacket::From::kNetwork, std::move(copy), incoming};
   handed.incoming.datagram_bytes = static_cast<uint16_t>(datagram.size());
-  state_.HandTo(lane % state_.options.workers, std::move(handed));
+  state_.HandTo(lane % state_.options.workers, std::move(handed), 1);
 }
 
 void Receiver::TellSlowPath(Bytes datagram, const Incoming& incoming) {

@@ -42,18 +42,20 @@ void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
 
   const auto lane_id = static_cast<uint8_t>(FlowHash(segmenter_.packet()) % keypair->lanes);
   if (!state_.Owns(lane_id)) {
-    if (handed) return state_.drops.Count(Drop::bad_lane);  // cannot be: all agree on the lanes
+    const uint64_t packets = segmenter_.segments();
+    // Cannot be: all agree on the lanes.
+    if (handed) return state_.drops.Count(Drop::bad_lane, packets);
     return state_.HandTo(lane_id % state_.options.workers,
-                         {HandedPacket::From::kTun, std::move(packet), {}});
+                         {HandedPacket::From::kTun, std::move(packet), {}}, packets);
   }
   if (segmenter_.segment_bytes() > session->mtu) return AnswerTooBig(*session);
   if (segmenter_.segments() == 1) {
     ClampMss(segmenter_.mutable_packet(), segmenter_.inner(), session->mtu,
              segmenter_.partial_checksum());
   }
+  if (!session->has_path) return state_.drops.Count(Drop::no_path, segmenter_.segments());
   LaneState* lane = state_.TakeLane(*session, lane_id);
   if (lane == nullptr) return state_.drops.Count(Drop::no_lane_state, segmenter_.segments());
-  if (!session->has_path) return state_.drops.Count(Drop::no_path, segmenter_.segments());
   SendSegments(*session, *keypair, *lane);
 }
 

@@ -38,7 +38,10 @@ WorkerState::WorkerState(const WorkerOptions& worker_options)
 LaneState* WorkerState::TakeLane(Session& session, uint8_t lane) {
   LaneState*& state =
       session.lanes[static_cast<size_t>(lane) / static_cast<size_t>(options.workers)];
-  if (state == nullptr) state = lane_pool.Take(lane);
+  if (state == nullptr) {
+    state = lane_pool.Take(lane);
+    if (state != nullptr) lanes.Add(lane);
+  }
   return state;
 }
 
@@ -49,13 +52,13 @@ int WorkerState::SocketOf(uint16_t group, uint8_t lane) const {
   return fds.size() == 1 ? fds[0] : at < fds.size() ? fds[at] : -1;
 }
 
-void WorkerState::HandTo(int worker, HandedPacket&& handed) {
+void WorkerState::HandTo(int worker, HandedPacket&& handed, uint64_t packets) {
   WorkerMailbox& mailbox = *options.mailboxes[static_cast<size_t>(worker)];
   if (!mailbox.packets.TryPush(std::move(handed))) {
-    drops.Count(Drop::inbox_full);
+    drops.Count(Drop::inbox_full, packets);
     return;
   }
-  handed_over.Add(1);
+  handed_over.Add(packets);
   mailbox.doorbell.Ring();
 }
 

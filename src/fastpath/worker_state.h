@@ -59,7 +59,8 @@ struct WorkerState {
   // The socket to send `lane` through. -1 when the group does not exist.
   int SocketOf(uint16_t group, uint8_t lane) const;
 
-  void HandTo(int worker, HandedPacket&& handed);
+  // `packets` is how many inner packets that is.
+  void HandTo(int worker, HandedPacket&& handed, uint64_t packets);
   void Tell(Event&& event);
   // Asks the slow path for a handshake, once a second at most.
   void AskForHandshake(PeerSlot peer, Session& session);
@@ -82,6 +83,7 @@ struct WorkerState {
   // Read by the slow path.
   DropCounters drops;
   Counter handed_over;  // packets given to another worker
+  LaneSet lanes;        // that carried a packet here, of any peer
   std::atomic<bool> segmentation_refused{false};
 };
 

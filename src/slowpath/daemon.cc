@@ -94,6 +94,7 @@ class Daemon final : private PeerHost {
   void Tick();
   void ResolveEndpoints();
   void Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint);
+  uint64_t TunQueueDrops();
   ControlResult OnControl(std::string_view verb);
   void Shutdown();
 
@@ -126,6 +127,7 @@ class Daemon final : private PeerHost {
   bool steered_by_bpf_ = false;
   int own_mtu_ = 0;  // as configured, or as the paths allow
   int mtu_ = 0;      // of the device
+  uint64_t tun_queue_drops_ = 0;
   std::unique_ptr<PacketPool> stray_pool_;
   DropCounters stray_drops_;
   WorkerGroup workers_;
@@ -430,7 +432,7 @@ void Daemon::Tick() {
   peers_->Tick(now_ns);
   workers_.Tick();
   if (now_ns >= next_sample_ns_) {
-    meters_.Sample(workers_, now_ns);
+    meters_.Sample([&](PeerSlot peer, int path) { return workers_.TrafficOf(peer, path); }, now_ns);
     next_sample_ns_ = now_ns + kSecondNs;
   }
   if (std::chrono::steady_clock::now() >= next_resolve_) ResolveEndpoints();
@@ -499,12 +501,21 @@ void Daemon::OnSessionMtu(PeerSlot, uint16_t) {
 
 // --- Control ---
 
+// The device is as old as this process, so the kernel's count begins with it. The last one that was
+// read stands when there is no other: somebody may have renamed the device.
+uint64_t Daemon::TunQueueDrops() {
+  if (const auto drops = DeviceQueueDrops(config_.network.device); drops.ok()) {
+    tun_queue_drops_ = *drops;
+  }
+  return tun_queue_drops_;
+}
+
 ControlResult Daemon::OnControl(std::string_view verb) {
   if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "status") {
     return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads,
-                                      aeads_, stray_drops_, steered_by_bpf_, mtu_, warnings_,
-                                      started_ns_, MonotonicNowNs()}));
+                                      aeads_, stray_drops_, TunQueueDrops(), steered_by_bpf_, mtu_,
+                                      warnings_, started_ns_, MonotonicNowNs()}));
   }
   if (verb == "stop") {
     asio::post(io_, [this] { Shutdown(); });

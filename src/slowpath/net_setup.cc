@@ -104,6 +104,16 @@ absl::Status SetDeviceMtu(const std::string& name, int mtu) {
   return SetLink(*device, name, mtu);
 }
 
+absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name) {
+  const auto device = Open(name);
+  if (!device.ok()) return device.status();
+  rtnl_link* found = nullptr;
+  const int result = rtnl_link_get_kernel(device->socket.get(), device->index, nullptr, &found);
+  if (result < 0) return NetlinkError(result, "cannot read the counters of \"" + name + "\"");
+  const std::unique_ptr<rtnl_link, Freer<rtnl_link_put>> link(found);
+  return rtnl_link_get_stat(link.get(), RTNL_LINK_TX_DROPPED);
+}
+
 std::optional<int> RouteMtu(const Endpoint& remote, const IpAddress& local,
                             const std::string& interface) {
   const bool v6 = remote.address.is_v6();

@@ -2,6 +2,7 @@
 // What is set here goes away with the device.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,10 @@ namespace braid {
 // Sets the MTU, and with it the largest super-packet that the kernel gives: one whose segments fit
 // one segmented send.
 [[nodiscard]] absl::Status SetDeviceMtu(const std::string& name, int mtu);
+
+// How many packets the device has dropped since it was made because no room was left in the queue
+// that its reader takes them from (the kernel's tx_dropped).
+absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name);
 
 // The MTU of the route to `remote`, as the kernel would send from `local` or `interface` (either
 // may be unset). Nothing when there is no route now.

@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "slowpath/worker_group.h"
 
 namespace braid {
@@ -18,8 +19,10 @@ class PathMeters {
 
   explicit PathMeters(size_t peers) : meters_(peers) {}
 
+  using TotalsOf = absl::FunctionRef<WorkerGroup::PathTotals(PeerSlot peer, int path)>;
+
   // About once a second.
-  void Sample(const WorkerGroup& workers, TimeNs now_ns);
+  void Sample(TotalsOf totals_of, TimeNs now_ns);
   const Reading& Of(PeerSlot peer, size_t path) const { return meters_[peer][path].reading; }
 
  private:

@@ -86,6 +86,17 @@ Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   return json;
 }
 
+Json DescribeWorker(const StatusSources& sources, int worker) {
+  const auto totals = sources.workers.TotalsOf(worker);
+  Json json;
+  json["cpu"] = totals.cpu >= 0 ? Json(totals.cpu) : Json();
+  json["rx_packets"] = totals.rx_packets;
+  json["tx_packets"] = totals.tx_packets;
+  json["handed_over"] = totals.handed_over;
+  json["lanes"] = totals.lanes;
+  return json;
+}
+
 Json DescribeOffloads(const StatusSources& sources) {
   Json json;
   json["vnet_hdr"] = true;
@@ -96,6 +107,12 @@ Json DescribeOffloads(const StatusSources& sources) {
   json["udp_gro"] = sources.config.performance.offloads;
   json["steering"] = sources.steered_by_bpf ? "bpf" : "ring";
   return json;
+}
+
+uint64_t DropsFor(const StatusSources& sources, Drop reason) {
+  if (reason == Drop::tun_queue_full) return sources.tun_queue_drops;
+  return sources.workers.Drops(reason) + sources.peers.drops().Get(reason) +
+         sources.stray_drops.Get(reason);
 }
 
 }  // namespace
@@ -111,8 +128,6 @@ Json DescribeStatus(const StatusSources& sources) {
   json["uptime_s"] = SecondsSince(sources.started_ns, sources.now_ns);
   json["io"] = std::string(sources.workers.backend_name());
   json["aead"] = std::string(sources.aeads[Cipher::kChaCha20Poly1305]->backend);
-  json["workers"] = sources.workers.workers();
-  json["cpus"] = sources.workers.cpus();
   json["memory_rss_bytes"] = ResidentBytes();
   json["offloads"] = DescribeOffloads(sources);
   json["network"]["mtu"] = sources.mtu;
@@ -124,12 +139,14 @@ Json DescribeStatus(const StatusSources& sources) {
   json["peers"] = Json::array();
   for (const auto& peer : sources.peers.all())
     json["peers"].push_back(DescribePeer(sources, *peer));
+  json["workers"] = Json::array();
+  for (int worker = 0; worker < sources.workers.workers(); ++worker) {
+    json["workers"].push_back(DescribeWorker(sources, worker));
+  }
   json["handed_over"] = sources.workers.HandedOver();
   for (size_t i = 0; i < kDropReasons; ++i) {
     const auto reason = static_cast<Drop>(i);
-    json["drops"][std::string(kDropNames[i])] = sources.workers.Drops(reason) +
-                                                sources.peers.drops().Get(reason) +
-                                                sources.stray_drops.Get(reason);
+    json["drops"][std::string(kDropNames[i])] = DropsFor(sources, reason);
   }
   return json;
 }

@@ -21,6 +21,7 @@ struct StatusSources {
   const TunOffloads& offloads;
   const AeadSuite& aeads;
   const DropCounters& stray_drops;  // between the slow lane's sockets and the workers
+  uint64_t tun_queue_drops;         // as the kernel counts them
   bool steered_by_bpf;
   int mtu;
   const std::vector<std::string>& warnings;

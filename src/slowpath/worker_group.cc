@@ -53,11 +53,10 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
                       : -1;
     options.tun_fd = device.queues[static_cast<size_t>(i)].get();
     options.sockets = sockets.OfWorker(i);
-    auto worker = std::make_unique<Worker>(options, *mailboxes_[static_cast<size_t>(i)]);
+    auto worker = std::make_unique<Worker>(options, mailbox(i));
     if (absl::Status status = worker->Start(); !status.ok()) return status;
     backend_name_ = worker->backend_name();
     fallback_reason_ = worker->state().backend_fallback_reason;
-    cpus_.push_back(options.cpu);
     workers_.push_back(std::move(worker));
   }
   return absl::OkStatus();
@@ -85,19 +84,14 @@ void WorkerGroup::Push(size_t worker, Command&& command) {
   mailboxes_[worker]->doorbell.Ring();
 }
 
-void WorkerGroup::SetRoutes(std::unique_ptr<const RouteTable> routes) {
+void WorkerGroup::SetRoutes(std::shared_ptr<const RouteTable> routes) {
   Tell({.type = Command::Type::kSetRoutes, .routes = routes.get()});
   std::swap(routes_, routes);
-  if (routes != nullptr) Bury({{}, nullptr, std::move(routes)});
+  if (routes != nullptr) Retire(std::move(routes));
 }
 
-void WorkerGroup::Retire(std::unique_ptr<const Keypair> keypair) {
-  Bury({{}, std::move(keypair), nullptr});
-}
-
-void WorkerGroup::Bury(Retired&& retired) {
-  retired.commands = commands_given_;
-  retired_.push_back(std::move(retired));
+void WorkerGroup::Retire(std::shared_ptr<const void> withdrawn) {
+  retired_.push_back({commands_given_, std::move(withdrawn)});
 }
 
 void WorkerGroup::Tick() {
@@ -120,9 +114,9 @@ void WorkerGroup::Tick() {
 }
 
 bool WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
-  WorkerMailbox& mailbox = *mailboxes_[lane % mailboxes_.size()];
-  if (!mailbox.packets.TryPush(std::move(packet))) return false;
-  mailbox.doorbell.Ring();
+  WorkerMailbox& owner = mailbox(lane % workers());
+  if (!owner.packets.TryPush(std::move(packet))) return false;
+  owner.doorbell.Ring();
   return true;
 }
 
@@ -163,6 +157,22 @@ WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
     totals.tx_bytes += session.tx_bytes.Get();
     totals.rx_packets += session.rx_packets.Get();
     totals.tx_packets += session.tx_packets.Get();
+  }
+  return totals;
+}
+
+WorkerGroup::WorkerTotals WorkerGroup::TotalsOf(int worker) const {
+  const WorkerState& state = workers_[static_cast<size_t>(worker)]->state();
+  WorkerTotals totals;
+  totals.cpu = state.options.cpu;
+  totals.handed_over = state.handed_over.Get();
+  for (const auto& session : state.sessions) {
+    totals.rx_packets += session->rx_packets.Get();
+    totals.tx_packets += session->tx_packets.Get();
+  }
+  for (int lane = 0; lane < kMaxLanes; ++lane) {
+    const auto id = static_cast<uint8_t>(lane);
+    if (state.lanes.Contains(id)) totals.lanes.push_back(id);
   }
   return totals;
 }

@@ -26,9 +26,10 @@ class WorkerGroup {
 
   // To every worker, in order; nothing is lost when a mailbox is full.
   void Tell(const Command& command);
-  // Publishes another table; the one before is freed when no worker reads it.
-  void SetRoutes(std::unique_ptr<const RouteTable> routes);
-  void Retire(std::unique_ptr<const Keypair> keypair);
+  // Publishes another table; the one before is retired.
+  void SetRoutes(std::shared_ptr<const RouteTable> routes);
+  // Lets go of something that the workers were told to forget once all of them have done so.
+  void Retire(std::shared_ptr<const void> withdrawn);
   // Sends what waited for room, frees what is no longer used. Now and then.
   void Tick();
 
@@ -44,6 +45,13 @@ class WorkerGroup {
     uint64_t rx_bytes = 0, tx_bytes = 0, rx_packets = 0, tx_packets = 0;
   };
   PeerTotals TrafficOf(PeerSlot peer) const;
+  // Of all peers.
+  struct WorkerTotals {
+    int cpu = -1;  // that it is pinned to; -1: none
+    uint64_t rx_packets = 0, tx_packets = 0, handed_over = 0;
+    std::vector<uint8_t> lanes;  // that it has sealed or opened packets of
+  };
+  WorkerTotals TotalsOf(int worker) const;
   uint64_t Drops(Drop reason) const;
   uint64_t HandedOver() const;
   bool SegmentationRefused() const;
@@ -51,19 +59,17 @@ class WorkerGroup {
   int workers() const { return static_cast<int>(mailboxes_.size()); }
   std::string_view backend_name() const { return backend_name_; }
   const std::string& fallback_reason() const { return fallback_reason_; }
-  const std::vector<int>& cpus() const { return cpus_; }
   SlowPathMailbox& events() { return events_; }
+  WorkerMailbox& mailbox(int worker) { return *mailboxes_[static_cast<size_t>(worker)]; }
 
  private:
   // Freed once every worker has carried out as many commands as it was given until then.
   struct Retired {
     std::vector<uint64_t> commands;
-    std::unique_ptr<const Keypair> keypair;
-    std::unique_ptr<const RouteTable> routes;
+    std::shared_ptr<const void> withdrawn;
   };
 
   void Push(size_t worker, Command&& command);
-  void Bury(Retired&& retired);
 
   std::vector<std::unique_ptr<WorkerMailbox>> mailboxes_;
   SlowPathMailbox events_;
@@ -71,10 +77,9 @@ class WorkerGroup {
   std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
   std::vector<uint64_t> commands_given_;      // by worker
   std::deque<Retired> retired_;
-  std::unique_ptr<const RouteTable> routes_;
+  std::shared_ptr<const RouteTable> routes_;
   std::string backend_name_;
   std::string fallback_reason_;
-  std::vector<int> cpus_;
 };
 
 }  // namespace braid

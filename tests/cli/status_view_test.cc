@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kFullStatus[] = R"({
   "state": "running", "version": "1.2.0", "mode": "client", "device": "braid0",
-  "uptime_s": 11532, "pid": 4711, "io": "io_uring", "aead": "ipsec-mb", "workers": 4,
+  "uptime_s": 11532, "pid": 4711, "io": "io_uring", "aead": "ipsec-mb",
   "offloads": {"vnet_hdr": true, "tso": true, "uso": true, "udp_gso": true, "udp_gro": false,
                "steering": "bpf"},
   "network": {"addresses": ["10.77.0.1/24", "fd77::1/64"], "mtu": 1420},
@@ -37,6 +37,9 @@ constexpr char kFullStatus[] = R"({
         "rate_mbps": 22.5}]},
     {"name": "spare", "public_key": "", "established": false, "cipher": "",
      "last_handshake_s": null, "rx_bytes": 0, "tx_bytes": 0, "paths": []}],
+  "workers": [
+    {"cpu": 0, "rx_packets": 1234567, "tx_packets": 89, "handed_over": 0, "lanes": [0, 2, 4]},
+    {"cpu": null, "rx_packets": 0, "tx_packets": 4294967296, "handed_over": 7, "lanes": []}],
   "drops": {"replay": 12, "bad_tag": 0, "no_route": 1234567, "too_big": 3},
   "warnings": ["path lte: the interface wwan0 has no default route, so that its packets leave by another link"]
 })";
@@ -44,7 +47,7 @@ constexpr char kFullStatus[] = R"({
 constexpr char kFullView[] =
     R"(braid running   client   braid0   up 3h 12m   version 1.2.0
   network   10.77.0.1/24, fd77::1/64, mtu 1420
-  engine    io_uring, ipsec-mb, 4 workers
+  engine    io_uring, ipsec-mb, 2 workers
   offloads  vnet_hdr tso uso udp_gso, steering bpf; without udp_gro
   process   pid 4711, 34.2 MiB of memory
 
@@ -99,6 +102,22 @@ std::string WithoutColours(const std::string& text) {
 
 TEST(StatusViewTest, FullStatusReadsAtAGlance) { EXPECT_EQ(Render(kFullStatus), kFullView); }
 
+TEST(StatusViewTest, WorkersAreShownWhereWanted) {
+  constexpr char kWorkers[] = R"(
+  worker cpu    rx packets    tx packets  handed over  lanes
+       0   0     1,234,567            89            0  3: 0 2 4
+       1   -             0 4,294,967,296            7  -
+
+drops
+)";
+  const std::string view = RenderStatus(Json::parse(kFullStatus), {.verbose = true});
+  EXPECT_NE(view.find(kWorkers), std::string::npos) << view;
+  // Nothing else is different.
+  std::string without = view;
+  without.erase(view.find(kWorkers), sizeof(kWorkers) - 1 - sizeof("\ndrops\n") + 1);
+  EXPECT_EQ(without, kFullView);
+}
+
 TEST(StatusViewTest, ColoursChangeNothingElse) {
   const std::string coloured = Render(kFullStatus, true);
   EXPECT_NE(coloured, kFullView);
@@ -125,16 +144,17 @@ TEST(StatusViewTest, EveryFieldMayBeMissingOrOfAnotherType) {
                               Json::object({{"a", Json::array()}}), Json(1e300), Json(true)}) {
       Json changed = Json::parse(kFullStatus);
       changed[Json::json_pointer(pointer)] = other;
-      EXPECT_LE(WidestLine(RenderStatus(changed, {})), 80u) << pointer << " = " << other;
+      EXPECT_LE(WidestLine(RenderStatus(changed, {.verbose = true})), 80u)
+          << pointer << " = " << other;
     }
   }
   const Json full = Json::parse(kFullStatus);
   for (const auto& [name, value] : full.items()) {
     Json changed = full;
     changed.erase(name);
-    EXPECT_LE(WidestLine(RenderStatus(changed, {})), 80u) << name;
+    EXPECT_LE(WidestLine(RenderStatus(changed, {.verbose = true})), 80u) << name;
     changed[name] = 5;
-    EXPECT_LE(WidestLine(RenderStatus(changed, {})), 80u) << name;
+    EXPECT_LE(WidestLine(RenderStatus(changed, {.verbose = true})), 80u) << name;
   }
 }
 
@@ -148,7 +168,8 @@ TEST(StatusViewTest, LongTextsStayWithinEightyColumns) {
       if (value.is_number()) changed[Json::json_pointer(pointer)] = UINT64_MAX;
     }
     changed["drops"][filler] = UINT64_MAX;
-    EXPECT_LE(WidestLine(RenderStatus(changed, {})), 80u) << RenderStatus(changed, {});
+    EXPECT_LE(WidestLine(RenderStatus(changed, {.verbose = true})), 80u)
+        << RenderStatus(changed, {.verbose = true});
   }
 }
 

@@ -14,7 +14,7 @@ from daemon import Identity
 from lab import eventually, run
 from lab_test import LabTest, each
 from topology import INNER, Tunnel
-from traffic import ping
+from traffic import flood, ping
 
 
 def one_line(**members):
@@ -65,6 +65,18 @@ class Control(LabTest):
         shown = tunnel.client.shown_status()
         self.assertIn("established", shown)
         self.assertNotIn("\x1b", shown)
+
+    def test_what_the_devices_queue_had_no_room_for_is_counted(self):
+        tunnel = Tunnel(self.lab).start()
+        self.assertEqual(tunnel.client.drops()["tun_queue_full"], 0)
+        tunnel.client_ns.ip("link set braid0 txqueuelen 1")
+        flood(tunnel.server_ns, tunnel.client_ns, INNER[4][1], seconds=0.2)
+        link, = json.loads(tunnel.client_ns.ip("-s -j link show dev braid0").stdout)
+        dropped = link["stats64"]["tx"]["dropped"]
+        self.assertGreater(dropped, 0)
+        self.assertEqual(tunnel.client.drops()["tun_queue_full"], dropped)
+        self.assertRegex(tunnel.client.shown_status(), rf"tun_queue_full +{dropped:,}\n")
+        self.assertEqual(tunnel.server.drops()["tun_queue_full"], 0)
 
     def test_a_peer_that_is_not_there_is_down(self):
         tunnel = Tunnel(self.lab)

@@ -20,13 +20,17 @@ namespace {
 using testing::Below;
 using testing::Buffer;
 using testing::BuildPacket;
+using testing::kTransports;
 using testing::PacketSpec;
 using testing::PaddingExtension;
 using testing::Random;
 using testing::RandomBytes;
+using testing::SpecOf;
+using testing::Transport;
 
 constexpr size_t kMaxParts = 64;
 constexpr size_t kMaxRuns = 256;
+constexpr size_t kPayloadBytes = 1000;  // where a test is not about it
 
 // A coalescer, and the memory that it borrows: exactly the vnet header's room and the packet.
 class Joiner {
@@ -93,14 +97,6 @@ Sizes SizesOfWrites(const std::vector<Buffer>& packets) {
   return ExpectPackets(joiner, packets);
 }
 
-PacketSpec SpecOf(bool v6, uint8_t protocol, size_t payload_bytes = 1000) {
-  PacketSpec spec;
-  spec.v6 = v6;
-  spec.protocol = protocol;
-  spec.payload.resize(payload_bytes, 0x42);
-  return spec;
-}
-
 // The packet that follows `spec` in its flow.
 PacketSpec Following(PacketSpec spec) {
   ++spec.id;
@@ -120,17 +116,10 @@ std::vector<Buffer> Train(PacketSpec spec, size_t packets) {
   return train;
 }
 
-struct Transport {
-  bool v6;
-  uint8_t protocol;
-};
-constexpr Transport kTransports[] = {
-    {false, testing::kTcp}, {true, testing::kTcp}, {false, testing::kUdp}, {true, testing::kUdp}};
-
 TEST(Coalescer, JoinsATrainIntoTheSuperPacketItWasCutFrom) {
   Random random(1);
   for (const Transport& transport : kTransports) {
-    PacketSpec super = SpecOf(transport.v6, transport.protocol);
+    PacketSpec super = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     super.tcp_flags = testing::kAck | testing::kPsh;
     super.payload = RandomBytes(random, 10'500);
     Buffer packet = BuildPacket(super);
@@ -156,7 +145,7 @@ TEST(Coalescer, JoinsATrainIntoTheSuperPacketItWasCutFrom) {
 
 TEST(Coalescer, JoinsBehindIpOptionsAndExtensionHeaders) {
   for (const Transport& transport : kTransports) {
-    PacketSpec spec = SpecOf(transport.v6, transport.protocol);
+    PacketSpec spec = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     spec.ip_options = {0x94, 4, 0, 0};
     spec.tcp_options = {1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 8};
     if (transport.v6) spec.extensions = {{testing::kDestinationOptions, PaddingExtension()}};
@@ -178,7 +167,7 @@ void ExpectUnjoined(const PacketSpec& spec, const Difference& difference) {
 
 TEST(Coalescer, JoinsNothingAcrossADifferenceOfIpHeaders) {
   for (const Transport& transport : kTransports) {
-    const PacketSpec spec = SpecOf(transport.v6, transport.protocol);
+    const PacketSpec spec = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     std::vector<Difference> differences = {
         {"class of service", [](PacketSpec& next) { next.service ^= 0x20; }},
         {"congestion mark", [](PacketSpec& next) { next.service |= 3; }},
@@ -206,7 +195,7 @@ TEST(Coalescer, JoinsNothingAcrossADifferenceOfIpHeaders) {
 
 TEST(Coalescer, JoinsNothingAcrossADifferenceOfOptionBytes) {
   for (const bool v6 : {false, true}) {
-    PacketSpec spec = SpecOf(v6, testing::kUdp);
+    PacketSpec spec = SpecOf(v6, testing::kUdp, kPayloadBytes);
     spec.ip_options = {0x94, 4, 0, 0};
     if (v6) spec.extensions = {{testing::kDestinationOptions, PaddingExtension()}};
     ExpectUnjoined(spec, {"option bytes", [](PacketSpec& next) {
@@ -218,7 +207,7 @@ TEST(Coalescer, JoinsNothingAcrossADifferenceOfOptionBytes) {
 
 TEST(Coalescer, JoinsNothingAcrossADifferenceOfTcpHeaders) {
   for (const bool v6 : {false, true}) {
-    PacketSpec spec = SpecOf(v6, testing::kTcp);
+    PacketSpec spec = SpecOf(v6, testing::kTcp, kPayloadBytes);
     spec.tcp_options = {1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 8};
     const Difference differences[] = {
         {"gap", [](PacketSpec& next) { ++next.tcp_sequence; }},
@@ -245,11 +234,11 @@ TEST(Coalescer, JoinsNothingAcrossADifferenceOfTcpHeaders) {
 
 TEST(Coalescer, NeverJoinsSynRstUrgOrCwrEvenWhenAllHaveThem) {
   for (const uint8_t flag : {testing::kSyn, testing::kRst, testing::kUrg, testing::kCwr}) {
-    PacketSpec spec = SpecOf(false, testing::kTcp);
+    PacketSpec spec = SpecOf(false, testing::kTcp, kPayloadBytes);
     spec.tcp_flags |= flag;
     EXPECT_EQ(SizesOfWrites(Train(spec, 3)), (Sizes{1, 1, 1})) << int{flag};
   }
-  PacketSpec spec = SpecOf(false, testing::kTcp);
+  PacketSpec spec = SpecOf(false, testing::kTcp, kPayloadBytes);
   spec.tcp_flags |= testing::kEce;
   EXPECT_EQ(SizesOfWrites(Train(spec, 3)), Sizes{3});
 }
@@ -257,7 +246,7 @@ TEST(Coalescer, NeverJoinsSynRstUrgOrCwrEvenWhenAllHaveThem) {
 TEST(Coalescer, EndsARunWithPshOrFin) {
   for (const uint8_t flag : {testing::kPsh, testing::kFin}) {
     std::vector<Buffer> packets;
-    PacketSpec spec = SpecOf(true, testing::kTcp);
+    PacketSpec spec = SpecOf(true, testing::kTcp, kPayloadBytes);
     for (int i = 0; i < 6; ++i) {
       spec.tcp_flags = i % 3 == 1 ? testing::kAck | flag : testing::kAck;
       packets.push_back(BuildPacket(spec));
@@ -270,7 +259,7 @@ TEST(Coalescer, EndsARunWithPshOrFin) {
 TEST(Coalescer, EndsARunWithAShorterPacket) {
   for (const Transport& transport : kTransports) {
     std::vector<Buffer> packets;
-    PacketSpec spec = SpecOf(transport.v6, transport.protocol);
+    PacketSpec spec = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     for (const size_t bytes : {1000, 1000, 999, 999, 1000}) {
       spec.payload.resize(bytes);
       packets.push_back(BuildPacket(spec));
@@ -281,7 +270,7 @@ TEST(Coalescer, EndsARunWithAShorterPacket) {
 }
 
 TEST(Coalescer, FollowsTheIdentificationAsTheKernelWritesIt) {
-  PacketSpec spec = SpecOf(false, testing::kUdp);
+  PacketSpec spec = SpecOf(false, testing::kUdp, kPayloadBytes);
   spec.id = 0xfffe;
   spec.fragment_field = 0;
   EXPECT_EQ(SizesOfWrites(Train(spec, 5)), Sizes{5});
@@ -298,7 +287,7 @@ TEST(Coalescer, FollowsTheIdentificationAsTheKernelWritesIt) {
 TEST(Coalescer, HealsNoBrokenIpv4Header) {
   for (const uint8_t protocol : {testing::kTcp, testing::kUdp}) {
     for (int broken = 0; broken < 3; ++broken) {
-      auto packets = Train(SpecOf(false, protocol), 3);
+      auto packets = Train(SpecOf(false, protocol, kPayloadBytes), 3);
       packets[static_cast<size_t>(broken)][10] ^= 0x10;
       Joiner joiner;
       for (const Buffer& packet : packets) EXPECT_TRUE(joiner.Add(packet, false));
@@ -315,7 +304,7 @@ TEST(Coalescer, HealsNoBrokenIpv4Header) {
 TEST(Coalescer, JoinsWholeChecksumsOnlyWhenTheyAreRight) {
   for (const Transport& transport : kTransports) {
     for (size_t broken = 0; broken < 4; ++broken) {
-      auto packets = Train(SpecOf(transport.v6, transport.protocol), 4);
+      auto packets = Train(SpecOf(transport.v6, transport.protocol, kPayloadBytes), 4);
       packets[broken].back() ^= 1;
       const Sizes expected[] = {{1, 3}, {1, 1, 2}, {2, 1, 1}, {3, 1}};
       EXPECT_EQ(SizesOfWrites(packets), expected[broken]) << broken;
@@ -325,7 +314,7 @@ TEST(Coalescer, JoinsWholeChecksumsOnlyWhenTheyAreRight) {
 
 TEST(Coalescer, MixesWholeAndPartialChecksums) {
   for (const Transport& transport : kTransports) {
-    const PacketSpec spec = SpecOf(transport.v6, transport.protocol);
+    const PacketSpec spec = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     for (int pattern = 0; pattern < 8; ++pattern) {
       const auto whole = Train(spec, 3);
       Joiner joiner;
@@ -342,7 +331,7 @@ TEST(Coalescer, MixesWholeAndPartialChecksums) {
 
 TEST(Coalescer, LeavesASinglePartialChecksumToTheKernel) {
   for (const Transport& transport : kTransports) {
-    const PacketSpec spec = SpecOf(transport.v6, transport.protocol);
+    const PacketSpec spec = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     Buffer packet = BuildPacket(spec);
     testing::MakePartial(spec, packet);
     Joiner joiner;
@@ -360,19 +349,19 @@ TEST(Coalescer, LeavesASinglePartialChecksumToTheKernel) {
 
 TEST(Coalescer, LeavesUdpWithoutAChecksumWithoutOne) {
   for (const bool v6 : {false, true}) {
-    PacketSpec spec = SpecOf(v6, testing::kUdp);
+    PacketSpec spec = SpecOf(v6, testing::kUdp, kPayloadBytes);
     spec.udp_without_checksum = true;
     EXPECT_EQ(SizesOfWrites(Train(spec, 3)), (Sizes{1, 1, 1}));
     // Nor does one in the middle of others.
-    auto packets = Train(SpecOf(v6, testing::kUdp), 3);
+    auto packets = Train(SpecOf(v6, testing::kUdp, kPayloadBytes), 3);
     StoreBe16(&packets[1][spec.l4_offset() + 6], 0);
     EXPECT_EQ(SizesOfWrites(packets), (Sizes{1, 1, 1}));
   }
 }
 
 TEST(Coalescer, JoinsOnlyWhatTheDeviceTakes) {
-  const auto tcp = Train(SpecOf(false, testing::kTcp), 2);
-  const auto udp = Train(SpecOf(false, testing::kUdp), 2);
+  const auto tcp = Train(SpecOf(false, testing::kTcp, kPayloadBytes), 2);
+  const auto udp = Train(SpecOf(false, testing::kUdp, kPayloadBytes), 2);
   for (const bool takes_tcp : {false, true}) {
     for (const bool takes_udp : {false, true}) {
       Joiner joiner({takes_tcp, takes_udp});
@@ -385,7 +374,7 @@ TEST(Coalescer, JoinsOnlyWhatTheDeviceTakes) {
 
 TEST(Coalescer, JoinsInterleavedFlowsEachIntoItsOwn) {
   for (const Transport& transport : kTransports) {
-    PacketSpec first = SpecOf(transport.v6, transport.protocol);
+    PacketSpec first = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     PacketSpec second = first;
     ++second.source_port;
     const auto a = Train(first, 4);
@@ -402,7 +391,7 @@ TEST(Coalescer, JoinsInterleavedFlowsEachIntoItsOwn) {
 }
 
 TEST(Coalescer, KeepsAPureAcknowledgementInItsPlace) {
-  PacketSpec spec = SpecOf(false, testing::kTcp);
+  PacketSpec spec = SpecOf(false, testing::kTcp, kPayloadBytes);
   auto packets = Train(spec, 3);
   PacketSpec ack = spec;
   ack.payload.clear();
@@ -412,10 +401,10 @@ TEST(Coalescer, KeepsAPureAcknowledgementInItsPlace) {
 
 TEST(Coalescer, LetsNothingBetweenTheSameTwoOvertakeAFragment) {
   for (const Transport& transport : kTransports) {
-    PacketSpec fragment = SpecOf(transport.v6, transport.protocol);
+    PacketSpec fragment = SpecOf(transport.v6, transport.protocol, kPayloadBytes);
     fragment.fragment_field = 0x2000;
     if (transport.v6) fragment.extensions = {{testing::kFragment, Buffer(8)}};
-    auto packets = Train(SpecOf(transport.v6, transport.protocol), 4);
+    auto packets = Train(SpecOf(transport.v6, transport.protocol, kPayloadBytes), 4);
     packets.insert(packets.begin() + 2, BuildPacket(fragment));
     EXPECT_EQ(SizesOfWrites(packets), (Sizes{2, 1, 2}));
     // Between two others it holds up nobody.
@@ -429,7 +418,7 @@ TEST(Coalescer, LetsNothingBetweenTheSameTwoOvertakeAFragment) {
 
 TEST(Coalescer, LetsNothingOvertakeWhatHasNoPorts) {
   PacketSpec icmp = SpecOf(false, 1, 64);
-  auto packets = Train(SpecOf(false, testing::kTcp), 4);
+  auto packets = Train(SpecOf(false, testing::kTcp, kPayloadBytes), 4);
   packets.insert(packets.begin() + 1, BuildPacket(icmp));
   EXPECT_EQ(SizesOfWrites(packets), (Sizes{1, 1, 3}));
 }
@@ -471,7 +460,7 @@ TEST(Coalescer, SaysWhenItIsFull) {
 }
 
 TEST(Coalescer, ForgetsOpenRunsWhenCleared) {
-  const auto train = Train(SpecOf(false, testing::kTcp), 2);
+  const auto train = Train(SpecOf(false, testing::kTcp, kPayloadBytes), 2);
   Joiner joiner;
   EXPECT_TRUE(joiner.Add(train[0]));
   EXPECT_EQ(ExpectPackets(joiner, {train[0]}), Sizes{1});
@@ -485,7 +474,8 @@ class RandomTraffic {
  public:
   explicit RandomTraffic(uint64_t seed) : random_(seed) {
     for (size_t i = 0; i < 12; ++i) {
-      PacketSpec spec = SpecOf(i % 2 == 0, i % 4 < 2 ? testing::kTcp : testing::kUdp);
+      PacketSpec spec =
+          SpecOf(i % 2 == 0, i % 4 < 2 ? testing::kTcp : testing::kUdp, kPayloadBytes);
       spec.source_host = static_cast<uint8_t>(1 + i % 3);
       spec.source_port = static_cast<uint16_t>(5000 + i / 4);
       spec.tcp_sequence = static_cast<uint32_t>(random_());

@@ -15,10 +15,13 @@ using testing::BehindVnetHeader;
 using testing::Below;
 using testing::Buffer;
 using testing::BuildPacket;
+using testing::kTransports;
 using testing::PacketSpec;
 using testing::PaddingExtension;
 using testing::Random;
 using testing::RandomBytes;
+using testing::SpecOf;
+using testing::Transport;
 using testing::VnetFor;
 
 // Memory of exactly the size, so that a sanitizer sees every byte read or written beyond.
@@ -73,20 +76,6 @@ void ExpectSegmentsOfReference(const PacketSpec& spec, size_t gso_bytes) {
   EXPECT_TRUE(segmenter->Next().empty());
   EXPECT_TRUE(segmenter->Next().empty());
 }
-
-PacketSpec SpecOf(bool v6, uint8_t protocol) {
-  PacketSpec spec;
-  spec.v6 = v6;
-  spec.protocol = protocol;
-  return spec;
-}
-
-struct Transport {
-  bool v6;
-  uint8_t protocol;
-};
-constexpr Transport kTransports[] = {
-    {false, testing::kTcp}, {true, testing::kTcp}, {false, testing::kUdp}, {true, testing::kUdp}};
 
 TEST(Segmenter, CutsSuperPacketsOfEverySize) {
   Random random(1);

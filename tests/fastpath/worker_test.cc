@@ -125,6 +125,34 @@ TEST_P(WorkerTest, ASuperPacketLeavesAsItsSegments) {
   EXPECT_EQ(rig_.AllDrops(), 0u);
 }
 
+TEST_P(WorkerTest, EveryLaneHasOneWorkerAndWhatIsHandedOverIsCountedBySegment) {
+  PacketSpec spec;
+  spec.payload.resize(2500);
+  uint64_t handed_over = 0;
+  for (uint8_t lane = 0; lane < kRigLanes; lane += 3) {
+    while (WorkerRig::LaneOf(BuildPacket(spec)) != lane) ++spec.source_port;
+    Buffer packet = BuildPacket(spec);
+    testing::MakePartial(spec, packet);
+    // Into the queue of its owner, then into another's.
+    for (const size_t worker : {OwnerOf(lane), (OwnerOf(lane) + 1) % workers()}) {
+      rig_.IntoTun(worker, packet, testing::VnetFor(spec, 1000));
+      for (int i = 0; i < 3; ++i) ASSERT_TRUE(rig_.NextAtPeer());
+      if (worker != OwnerOf(lane)) handed_over += 3;
+    }
+  }
+  FromPeer(1, BuildPacket(OfPeer(1000)));
+  ASSERT_TRUE(rig_.NextFromTun());
+  EXPECT_EQ(rig_.HandedOver(), handed_over);
+  for (size_t worker = 0; worker < workers(); ++worker) {
+    for (uint8_t lane = 0; lane < kRigLanes; ++lane) {
+      const bool carried = lane % 3 == 0 || lane == 1;
+      EXPECT_EQ(rig_.workers[worker]->state().lanes.Contains(lane),
+                carried && worker == OwnerOf(lane))
+          << "lane " << int{lane} << " of worker " << worker;
+    }
+  }
+}
+
 TEST_P(WorkerTest, WhatIsTooBigIsAnswered) {
   PacketSpec spec = ToPeer(PortOf(3), 1500);
   rig_.IntoTun(OwnerOf(3), BuildPacket(spec));

@@ -2,44 +2,24 @@
 // chooses the reader and where the bytes come from: as they are, as changes to a valid message
 // (with its mac1 made anew, so that the change gets behind it), or as the payload of a peer that
 // holds keys.
-#include <sodium.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <vector>
 
 #include "slowpath/cookie.h"
 #include "slowpath/handshake.h"
+#include "support/fuzz_input.h"
+#include "support/handshake_fuzzing.h"
 
 namespace braid {
 namespace {
 
-using Buffer = std::vector<uint8_t>;
+using testing::Buffer;
+using testing::Changed;
+using testing::Check;
+using testing::SameBeforeMacs;
 
 constexpr TimeNs kNow = 1'000 * kSecondNs;
 constexpr uint32_t kIndex = 0x01020304;
-
-void Check(bool condition) {
-  if (!condition) std::abort();
-}
-
-// The same input must do the same in every run, so nothing here is random.
-const char* CounterName() { return "counter"; }
-void FillCounting(void* buffer, size_t size) {
-  static uint8_t next = 0;
-  for (size_t i = 0; i < size; ++i) static_cast<uint8_t*>(buffer)[i] = ++next;
-}
-uint32_t CountingWord() {
-  uint32_t word;
-  FillCounting(&word, sizeof(word));
-  return word;
-}
-randombytes_implementation counting_random = {.implementation_name = CounterName,
-                                              .random = CountingWord,
-                                              .stir = nullptr,
-                                              .uniform = nullptr,
-                                              .buf = FillCounting,
-                                              .close = nullptr};
 
 // Two ends in the middle of a handshake, and the three messages that they expect.
 struct World {
@@ -72,27 +52,8 @@ struct World {
   }
 };
 
-// `changes` is a list of (position, 2 bytes; value to combine with what is there). A position that
-// starts with 0xff ends it: what follows is appended. A single byte left over cuts that many bytes.
-Buffer Changed(const Buffer& valid, Bytes changes) {
-  Buffer message = valid;
-  for (; changes.size() >= 3 && changes[0] != 0xff; changes = changes.subspan(3)) {
-    message[LoadBe16(changes.data()) % valid.size()] ^= changes[2];
-  }
-  if (changes.size() >= 3) message.insert(message.end(), changes.begin() + 1, changes.end());
-  if (changes.size() == 1) {
-    message.resize(message.size() - std::min<size_t>(message.size(), changes[0]));
-  }
-  return message;
-}
-
 void MakeMacsAnew(Buffer& message, MacStamper stamper) {
   if (message.size() >= kHeaderBytes + kMacsBytes) stamper.AddMacs(message, kIndex, kNow);
-}
-
-bool SameBeforeMacs(const Buffer& one, const Buffer& other) {
-  return one.size() == other.size() &&
-         std::equal(one.begin(), one.end() - kMacsBytes, other.begin());
 }
 
 void ReadInitiation(World& world, const Buffer& message) {
@@ -186,7 +147,7 @@ void ReadAuthenticResponse(World& world, Bytes payload) {
 
 World& TheWorld() {
   static World* const world = [] {
-    randombytes_set_implementation(&counting_random);
+    testing::CountInsteadOfDrawing();
     return new World;
   }();
   return *world;

@@ -9,12 +9,14 @@
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <array>
 #include <set>
 
 #include "base/limits.h"
 #include "io/tun.h"
+#include "io/vnet_header.h"
 #include "support/network.h"
 
 namespace braid {
@@ -148,6 +150,33 @@ TEST(NetSetup, SaysWhichSettingTheKernelRefuses) {
     status = SetUpDevice(kName, {Prefix("10.77.0.1/24"), Prefix("10.77.0.1/24")}, 1400);
     EXPECT_NE(status.message().find("network.addresses"), std::string::npos) << status;
     EXPECT_NE(status.message().find("10.77.0.1/24"), std::string::npos) << status;
+  });
+}
+
+TEST(NetSetup, CountsWhatTheDevicesQueueHadNoRoomFor) {
+  InFreshNetwork([] {
+    EXPECT_FALSE(DeviceQueueDrops(kName).ok());
+    const TunDevice device = Tun();
+    ASSERT_TRUE(SetUpDevice(kName, {Prefix("10.77.0.1/24")}, 1400).ok());
+    EXPECT_EQ(DeviceQueueDrops(kName).value(), 0u);
+    // Nobody reads the queue, so what it has no room for is dropped.
+    const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage address;
+    const socklen_t length = At("10.77.0.9:5000").To(address);
+    constexpr uint64_t kSent = 3000;
+    for (uint64_t i = 0; i < kSent; ++i) {
+      ASSERT_EQ(sendto(fd.get(), "x", 1, 0, reinterpret_cast<sockaddr*>(&address), length), 1);
+    }
+    uint64_t queued = 0;
+    std::array<uint8_t, 2048> packet;
+    while (read(device.queues[0].get(), packet.data(), packet.size()) > 0) {
+      queued += packet[kVnetHeaderBytes] >> 4 == 4;
+    }
+    const uint64_t drops = DeviceQueueDrops(kName).value();
+    EXPECT_GT(queued, 0u);
+    // The kernel may have had packets of its own for it.
+    EXPECT_GE(drops, kSent - queued);
+    EXPECT_LE(drops, kSent - queued + 100);
   });
 }
 

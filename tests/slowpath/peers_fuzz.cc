@@ -2,42 +2,23 @@
 // of the input chooses what they are: bytes as they come, changes to a valid message (with its MACs
 // made anew, so that the change gets behind them), or whatever a peer that holds the keys may say.
 // What does not authenticate is counted once and changes nothing; only a cookie may answer it.
-#include <sodium.h>
-
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "slowpath/peers.h"
+#include "support/fuzz_input.h"
+#include "support/handshake_fuzzing.h"
 
 namespace braid {
 namespace {
 
-using Buffer = std::vector<uint8_t>;
+using testing::Buffer;
+using testing::Changed;
+using testing::Check;
+using testing::SameBeforeMacs;
 
 constexpr TimeNs kNow = 1'000 * kSecondNs;
-
-void Check(bool condition) {
-  if (!condition) std::abort();
-}
-
-// The same input must do the same in every run, so nothing here is random.
-const char* CounterName() { return "counter"; }
-void FillCounting(void* buffer, size_t size) {
-  static uint8_t next = 0;
-  for (size_t i = 0; i < size; ++i) static_cast<uint8_t*>(buffer)[i] = ++next;
-}
-uint32_t CountingWord() {
-  static uint32_t next = 0;
-  return next += 0x9E3779B9;
-}
-randombytes_implementation counting_random = {.implementation_name = CounterName,
-                                              .random = CountingWord,
-                                              .stir = nullptr,
-                                              .uniform = nullptr,
-                                              .buf = FillCounting,
-                                              .close = nullptr};
 
 // Keeps what is sent, and frees at once what is retired.
 class Host final : public PeerHost {
@@ -166,29 +147,10 @@ void ExpectRefused(Buffer datagram, const Route& from) {
   Check(world->server_host.sent.size() <= 1);
 }
 
-// `changes` is a list of (position, 2 bytes; value to combine with what is there). A position that
-// starts with 0xff ends it: what follows is appended. A single byte left over cuts that many bytes.
-Buffer Changed(const Buffer& valid, Bytes changes) {
-  Buffer message = valid;
-  for (; changes.size() >= 3 && changes[0] != 0xff; changes = changes.subspan(3)) {
-    message[LoadBe16(changes.data()) % valid.size()] ^= changes[2];
-  }
-  if (changes.size() >= 3) message.insert(message.end(), changes.begin() + 1, changes.end());
-  if (changes.size() == 1) {
-    message.resize(message.size() - std::min<size_t>(message.size(), changes[0]));
-  }
-  return message;
-}
-
 void MakeMacsAnew(Buffer& message) {
   if (message.size() < kHeaderBytes + kMacsBytes) return;
   MacStamper stamper(world->server.options().identity.public_key);
   stamper.AddMacs(message, 1, world->now_ns);
-}
-
-bool SameBeforeMacs(const Buffer& one, const Buffer& other) {
-  return one.size() == other.size() &&
-         std::equal(one.begin(), one.end() - kMacsBytes, other.begin());
 }
 
 // Somebody who holds the keys may end the session or move it, and may not do more.
@@ -251,7 +213,7 @@ void RunOne(uint8_t choice, Bytes input) {
 }  // namespace braid
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
-  randombytes_set_implementation(&braid::counting_random);
+  braid::testing::CountInsteadOfDrawing();
   return 0;
 }
 

@@ -112,6 +112,22 @@ inline void SetIpv4Checksum(Buffer& packet) {
             static_cast<uint16_t>(~OnesComplementSum(Bytes(packet).first(header_bytes))));
 }
 
+inline PacketSpec SpecOf(bool v6, uint8_t protocol, size_t payload_bytes = 0) {
+  PacketSpec spec;
+  spec.v6 = v6;
+  spec.protocol = protocol;
+  spec.payload.resize(payload_bytes, 0x42);
+  return spec;
+}
+
+// What most packets are.
+struct Transport {
+  bool v6;
+  uint8_t protocol;
+};
+inline constexpr Transport kTransports[] = {
+    {false, kTcp}, {true, kTcp}, {false, kUdp}, {true, kUdp}};
+
 // Leaves what a kernel leaves that has offloaded the checksum: the sum over the pseudo-header.
 inline void MakePartial(const PacketSpec& spec, Buffer& packet) {
   const size_t l4_bytes = packet.size() - spec.l4_offset();
