@@ -3,7 +3,6 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-import traffic
 from traffic import Iperf, flood, ping, ping_pong
 
 WARM_UP_SECONDS = 1  # of TCP, not counted
@@ -14,25 +13,28 @@ IPV4_AND_UDP_BYTES = 28
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A number that a case yields, and how it is shown."""
+    """A number that a case yields, and how it is shown. `column` is its name beside others of the
+    case; the first one of a case needs none."""
 
-    title: str
     unit: str
+    column: str = ""
     digits: int = 2
     more_is_better: bool = True
-    # How it is put beside the contender without a tunnel: its "ratio", the "difference" from a figure
-    # of it, or not at all.
+    # How it is put beside the contender without a tunnel: its "ratio", the "difference" from one of
+    # its figures, or not at all.
     beside: str = ""
     beside_figure: str = ""  # where it is another figure than this one
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Measures one contender for about so many seconds; returns its figures by name."""
+    """`measure` takes a contender and about how many seconds; it returns figures by name."""
 
+    title: str
     about: str
     measure: Callable
     figures: dict
+    charted: tuple = ()  # figures; nothing: the first one
     fixed_seconds: float = 0.7  # beside the seconds that are asked for
     times: float = 1  # so many of those
     needs: tuple = ()  # cases
@@ -65,18 +67,12 @@ def tcp(name, *options):
     return measure
 
 
-def tcp_figures(name, title):
-    return {
-        name: Figure(title, "Gbit/s", beside="ratio"),
-        f"{name}_cpu": Figure(f"{title}: CPU of both daemons", "s/GB", 3, False),
-        f"{name}_machine_cpu": Figure(f"{title}: CPU of the whole machine", "s/GB", 3, False,
-                                      "ratio"),
-    }
-
-
-def tcp_case(name, title, about, *options):
-    return Case(about, tcp(name, *options), tcp_figures(name, title),
-                fixed_seconds=0.7 + WARM_UP_SECONDS)
+def tcp_case(name, title, about, *options, charted=()):
+    return Case(title, about, tcp(name, *options), {
+        name: Figure("Gbit/s", beside="ratio"),
+        f"{name}_cpu": Figure("s/GB", "daemons' CPU", 3, False),
+        f"{name}_machine_cpu": Figure("s/GB", "machine's CPU", 3, False)},
+        charted, fixed_seconds=0.7 + WARM_UP_SECONDS)
 
 
 def udp(name, size):
@@ -144,45 +140,50 @@ def memory(contender, _seconds):
 
 
 CASES = {
-    "tcp_up": tcp_case("tcp_up", "One TCP flow, client to server",
-                       "one TCP flow from the client to the server (iperf3)"),
-    "tcp_down": tcp_case("tcp_down", "One TCP flow, server to client",
-                         "one TCP flow from the server to the client", "-R"),
-    "tcp_4": tcp_case("tcp_4", "Four TCP flows", "four TCP flows from the client to the server",
-                      "-P", 4),
-    "tcp_bidir": tcp_case("tcp_bidir", "TCP both ways at once, sum",
-                          "one TCP flow each way at once", "--bidir"),
-    "udp_64": Case("datagrams of 64 bytes as fast as one sender gets rid of them",
-                   udp("udp_64", "64"),
-                   {"udp_64": Figure("64-byte UDP datagrams received", "1000/s", 1,
-                                     beside="ratio")}),
-    "udp_1400": Case("the same with IP packets of 1400 bytes, which no contender has to fragment",
-                     udp("udp_1400", str(1400 - IPV4_AND_UDP_BYTES)),
-                     {"udp_1400": Figure("UDP datagrams in 1400-byte packets received", "1000/s",
-                                         1, beside="ratio")}),
-    "udp_uso": Case("datagrams of 1200 to 1350 bytes as QUIC stacks send and take them "
-                    "(UDP_SEGMENT, UDP_GRO)", udp_uso,
-                    {"udp_uso": Figure("QUIC-like UDP with USO, received", "Gbit/s",
-                                       beside="ratio")}),
-    "rr": Case("one byte there and one back over TCP, one after the other", request_response, {
-        "rr": Figure("Requests answered, one at a time", "1000/s", 2, beside="ratio"),
-        "rr_p50": Figure("Time of a request, median", "µs", 1, False, "difference"),
-        "rr_p99": Figure("Time of a request, 99th percentile", "µs", 1, False, "difference")}),
-    "ping_idle": Case("pings 10 ms apart, with nothing else going on", ping_idle, {
-        "ping_idle": Figure("Ping, idle", "ms", 3, False, "difference")}, fixed_seconds=0.6),
-    "ping_loaded": Case("the same during one TCP flow from the client to the server", ping_loaded, {
-        "ping_loaded": Figure("Ping under a saturating TCP flow, average", "ms", 3, False,
-                              "difference", "ping_idle"),
-        "ping_loaded_max": Figure("Ping under a saturating TCP flow, longest", "ms", 2, False,
-                                  "difference", "ping_idle")},
+    "tcp_up": tcp_case("tcp_up", "One TCP flow, client to server", "one flow of iperf3",
+                       charted=("tcp_up", "tcp_up_cpu")),
+    "tcp_down": tcp_case("tcp_down", "One TCP flow, server to client", "the same with -R", "-R"),
+    "tcp_4": tcp_case("tcp_4", "Four TCP flows, client to server", "iperf3 with -P 4", "-P", 4),
+    "tcp_bidir": tcp_case("tcp_bidir", "One TCP flow each way at once, sum",
+                          "iperf3 with --bidir", "--bidir"),
+    "udp_64": Case(
+        "64-byte UDP datagrams received", "one flow, as fast as the sender gets rid of them",
+        udp("udp_64", "64"), {"udp_64": Figure("1000/s", digits=1, beside="ratio")}),
+    "udp_1400": Case(
+        "UDP datagrams received, in packets of 1400 bytes",
+        "the same, with IP packets that no contender has to fragment",
+        udp("udp_1400", str(1400 - IPV4_AND_UDP_BYTES)),
+        {"udp_1400": Figure("1000/s", digits=1, beside="ratio")}),
+    "udp_uso": Case(
+        "UDP as QUIC stacks do it, received",
+        "1200 to 1350 bytes, sent with UDP_SEGMENT, received with UDP_GRO",
+        udp_uso, {"udp_uso": Figure("Gbit/s", beside="ratio")}),
+    "rr": Case(
+        "Request and response, one at a time", "one byte there and one back over TCP",
+        request_response, {
+            "rr": Figure("1000/s", beside="ratio"),
+            "rr_p50": Figure("µs", "median time", 1, False),
+            "rr_p99": Figure("µs", "99 % within", 1, False)}),
+    "ping_idle": Case(
+        "Ping, idle", "pings 10 ms apart, with nothing else going on", ping_idle,
+        {"ping_idle": Figure("ms", "average", 3, False, "difference")}, fixed_seconds=0.6),
+    "ping_loaded": Case(
+        "Ping under a saturating TCP flow", "pings 10 ms apart during the flow of tcp_up",
+        ping_loaded, {
+            "ping_loaded": Figure("ms", "average", 3, False, "difference", "ping_idle"),
+            "ping_loaded_max": Figure("ms", "longest", 2, False)},
         fixed_seconds=0.7 + WARM_UP_SECONDS, needs=("ping_idle",)),
-    "memory": Case("resident memory of the larger daemon and its CPU, idle after the start; and "
-                   "its memory after the cases ahead", memory, {
-                       "memory_idle": Figure("Resident memory of a daemon, idle after start", "MB",
-                                             1, False),
-                       "memory": Figure("Resident memory of a daemon, after load", "MB", 1, False),
-                       "idle_cpu": Figure("CPU of an idle daemon", "% of a core", 2, False)},
-                   fixed_seconds=0.01, times=0, needs_processes=True, at_start=idle),
+    "memory": Case(
+        "Resident memory of a daemon", "the larger one of both ends, at rest after start and after "
+        "the cases ahead; CPU at rest", memory, {
+            "memory": Figure("MB", "after load", 1, False),
+            "memory_idle": Figure("MB", "idle after start", 1, False),
+            "idle_cpu": Figure("% of a core", "CPU, idle", 2, False)},
+        fixed_seconds=0.01, times=0, needs_processes=True, at_start=idle),
 }
 
 FIGURES = {key: figure for case in CASES.values() for key, figure in case.figures.items()}
+
+
+def charted(name):
+    return CASES[name].charted or tuple(CASES[name].figures)[:1]

@@ -2,8 +2,8 @@
 import os
 from html import escape
 
-from cases import FIGURES
-from report import number, shown_figures
+from cases import FIGURES, charted
+from report import chart_title, number, shown_cases
 
 WIDTH = 760
 LABEL_WIDTH = 210  # left of the bars
@@ -30,6 +30,7 @@ text { font: 12px system-ui, sans-serif; fill: #24292f; }
 def chart(results, key):
     """The SVG, or nothing where no contender has the figure."""
     figure = FIGURES[key]
+    title = escape(chart_title(key))
     spreads = [(each, results.spread(key, each["name"])) for each in results.contenders]
     spreads = [(each, spread) for each, spread in spreads if spread is not None]
     if not spreads:
@@ -41,8 +42,8 @@ def chart(results, key):
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" role="img">',
-        f"<title>{escape(figure.title)}</title>", f"<style>{STYLE}</style>",
-        f'<text class="title" x="0" y="16">{escape(figure.title)}</text>',
+        f"<title>{title}</title>", f"<style>{STYLE}</style>",
+        f'<text class="title" x="0" y="16">{title}</text>',
         f'<text class="faint" x="0" y="34">{escape(figure.unit)}, {better} is better; '
         "medians, the lines are least and most</text>"]
     for row, (each, spread) in enumerate(spreads):
@@ -66,7 +67,7 @@ def write_charts(results, folder):
     """One file for each figure; returns their names by figure."""
     os.makedirs(folder, exist_ok=True)
     names = {}
-    for key in shown_figures(results):
+    for key in [key for case in shown_cases(results) for key in charted(case)]:
         svg = chart(results, key)
         if svg is None:
             continue

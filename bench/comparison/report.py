@@ -22,51 +22,67 @@ def table(head, rows):
     return "\n".join(lines)
 
 
-def spread_cells(spread, digits):
+def cell(spread, digits):
     if spread is None:
-        return ["–", ""]
-    return [number(spread.median, digits),
-            f"{number(spread.least, digits)}–{number(spread.most, digits)}"]
+        return "–"
+    text = number(spread.median, digits)
+    if spread.least != spread.most:
+        text += f" ({number(spread.least, digits)}–{number(spread.most, digits)})"
+    return text
 
 
-def beside(results, key, contender, other):
-    """The spread of the figure beside another contender's, and its digits."""
-    figure = FIGURES[key]
-    if figure.beside == "ratio":
-        return results.ratio(key, contender, other), 3
-    return results.difference(key, contender, other, figure.beside_figure), figure.digits
+class Column:
+    """One of a case's table: a figure, or how it is beside another contender's."""
+
+    def __init__(self, results, key, other=None):
+        self.results, self.key, self.other = results, key, other
+        self.figure = FIGURES[key]
+        self.other_key = self.figure.beside_figure or key
+
+    @property
+    def is_measured(self):
+        if self.other is None:
+            return self.results.has(self.key)
+        return bool(self.figure.beside and self.results.has(self.key) and
+                    self.results.rounds_of(self.other_key, self.other))
+
+    @property
+    def head(self):
+        figure = self.figure
+        if self.other is None:
+            return f"{figure.column}, {figure.unit}" if figure.column else figure.unit
+        if figure.beside == "ratio":
+            return f"of {self.other}"
+        return f"above {self.other}" + (", idle" if self.other_key != self.key else "")
+
+    def cell(self, name):
+        if self.other is None:
+            return cell(self.results.spread(self.key, name), self.figure.digits)
+        if self.figure.beside == "ratio":
+            return cell(self.results.ratio(self.key, name, self.other), 3)
+        return cell(self.results.difference(self.key, name, self.other, self.other_key),
+                    self.figure.digits)
 
 
-def figure_table(results, key, other):
-    figure = FIGURES[key]
-    case = next(name for name, case in CASES.items() if key in case.figures)
-    is_beside = figure.beside and results.has(figure.beside_figure or key) and \
-        results.rounds_of(figure.beside_figure or key, other)
-    head = ["", figure.unit, "least–most"]
-    if is_beside:
-        what = figure.beside_figure and FIGURES[figure.beside_figure].title.lower() + ", "
-        head += [f"of {other}" if figure.beside == "ratio" else f"above {what}{other}",
-                 "least–most"]
+def case_table(results, case, other):
+    columns = [column for key in CASES[case].figures
+               for column in (Column(results, key), Column(results, key, other))
+               if column.is_measured]
     rows = []
     for name in results.names():
         failures = results.failures.get(case, {}).get(name, [])
-        spread = results.spread(key, name)
-        if spread is None and not failures:
-            continue
-        cells = spread_cells(spread, figure.digits)
-        if spread is None:
-            cells[0] = f"failed: {failures[-1]}".replace("|", "/")
+        if any(results.spread(key, name) for key in CASES[case].figures):
+            failed = f" ({len(failures)}× failed)" if failures else ""
+            rows.append([name + failed, *(column.cell(name) for column in columns)])
         elif failures:
-            cells[0] += f" ({len(failures)}× failed)"
-        if is_beside:
-            cells += spread_cells(*beside(results, key, name, other))
-        rows.append([name, *cells])
-    return table(head, rows)
+            rows.append([name, f"failed: {failures[-1]}".replace("|", "/"),
+                         *[""] * (len(columns) - 1)])
+    return table(["", *(column.head for column in columns or [""])], rows)
 
 
-def shown_figures(results):
-    return [key for name in results.cases for key in CASES[name].figures
-            if results.has(key) or name in results.failures]
+def shown_cases(results):
+    return [name for name in results.cases
+            if name in results.failures or any(map(results.has, CASES[name].figures))]
 
 
 def wanted_table(results, all_of_it=True):
@@ -94,13 +110,20 @@ def failures_list(results):
 def tables(results, other, pictures=None):
     """`pictures` are the files of the charts, by figure, as links have them."""
     parts = []
-    for key in shown_figures(results):
-        picture = (pictures or {}).get(key)
-        parts.append(f"### {FIGURES[key].title}\n")
-        if picture:
-            parts.append(f"![{FIGURES[key].title}]({picture})\n")
-        parts.append(figure_table(results, key, other) + "\n")
+    for name in shown_cases(results):
+        case = CASES[name]
+        parts.append(f"### {case.title}\n\n{case.about[0].upper()}{case.about[1:]}.\n")
+        for key in case.figures:
+            if key in (pictures or {}):
+                parts.append(f"![{chart_title(key)}]({pictures[key]})\n")
+        parts.append(case_table(results, name, other) + "\n")
     failures = failures_list(results)
     if failures:
         parts.append("### Failed\n\n" + failures + "\n")
     return "\n".join(parts).rstrip("\n")
+
+
+def chart_title(key):
+    case = next(case for case in CASES.values() if key in case.figures)
+    column = FIGURES[key].column
+    return f"{case.title}: {column}" if column else case.title
