@@ -142,16 +142,16 @@ def memory(contender, _seconds):
 CASES = {
     "tcp_up": tcp_case("tcp_up", "One TCP flow, client to server", "one flow of iperf3",
                        charted=("tcp_up", "tcp_up_cpu")),
-    "tcp_down": tcp_case("tcp_down", "One TCP flow, server to client", "the same with -R", "-R"),
-    "tcp_4": tcp_case("tcp_4", "Four TCP flows, client to server", "iperf3 with -P 4", "-P", 4),
+    "tcp_down": tcp_case("tcp_down", "One TCP flow, server to client", "one flow of iperf3 with -R", "-R"),
+    "tcp_4": tcp_case("tcp_4", "Four TCP flows, client to server", "four flows of iperf3 (-P 4)", "-P", 4),
     "tcp_bidir": tcp_case("tcp_bidir", "One TCP flow each way at once, sum",
-                          "iperf3 with --bidir", "--bidir"),
+                          "two flows of iperf3 (--bidir)", "--bidir"),
     "udp_64": Case(
         "64-byte UDP datagrams received", "one flow, as fast as the sender gets rid of them",
         udp("udp_64", "64"), {"udp_64": Figure("1000/s", digits=1, beside="ratio")}),
     "udp_1400": Case(
         "UDP datagrams received, in packets of 1400 bytes",
-        "the same, with IP packets that no contender has to fragment",
+        "one flow, as fast as the sender gets rid of them; no contender has to fragment",
         udp("udp_1400", str(1400 - IPV4_AND_UDP_BYTES)),
         {"udp_1400": Figure("1000/s", digits=1, beside="ratio")}),
     "udp_uso": Case(

@@ -1,6 +1,7 @@
 """Who is measured: the bare link, braid in its variants, and the peers that are installed.
 
-Each has a pair of machines and a link of its own; those whose turn it is not cost the others nothing.
+Each has a pair of machines and a link of its own; those whose turn it is not cost the others
+nothing.
 """
 import os
 import subprocess
@@ -59,7 +60,7 @@ class Braid(Contender):
         super().__init__(name)
         self.program = program
         self.config = config
-        done = subprocess.run([program, "--version"], text=True, stdout=subprocess.PIPE, check=True)
+        done = subprocess.run([program, "--version"], text=True, stdout=subprocess.PIPE, check=False)
         self.version = done.stdout.strip()
 
     def start(self, lab, number):
@@ -93,9 +94,13 @@ class Peer(Contender):
         super().__init__(os.path.basename(script))
         self.script = script
         self.missing = None  # how to install it
-        done = subprocess.run([script, "version"], text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20,
-                              check=False)
+        try:
+            done = subprocess.run([script, "version"], text=True, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20,
+                                  check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.missing = str(error)
+            return
         said = done.stdout.strip().partition("\n")[0]
         if done.returncode == 0:
             self.version = said

@@ -25,8 +25,8 @@ def generated(results, other, pictures):
         "## Wanted and measured", "", report.wanted_table(results), "",
         "## Side by side", "",
         f"{about['date']}, {about['cpus']} CPUs ({about['cpu']}), Linux {about['kernel']}. "
-        f"{about['rounds']} rounds of {about['seconds']} s for each case and contender.",
-        f"Versions: {', '.join(versions)}.", "",
+        f"Rounds: {about['rounds']}, of {about['seconds']} s for each case and contender.",
+        f"Versions: {'; '.join(versions)}.", "",
         report.tables(results, other, pictures)])
 
 

@@ -85,7 +85,8 @@ class Process:
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self._popen = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env={**os.environ, **(environment or {})}, start_new_session=True, preexec_fn=_die_with_parent)
+                env={**os.environ, **(environment or {})}, start_new_session=True,
+                preexec_fn=_die_with_parent)
 
     @property
     def pid(self):
