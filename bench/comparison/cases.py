@@ -142,8 +142,10 @@ def memory(contender, _seconds):
 CASES = {
     "tcp_up": tcp_case("tcp_up", "One TCP flow, client to server", "one flow of iperf3",
                        charted=("tcp_up", "tcp_up_cpu")),
-    "tcp_down": tcp_case("tcp_down", "One TCP flow, server to client", "one flow of iperf3 with -R", "-R"),
-    "tcp_4": tcp_case("tcp_4", "Four TCP flows, client to server", "four flows of iperf3 (-P 4)", "-P", 4),
+    "tcp_down": tcp_case("tcp_down", "One TCP flow, server to client",
+                         "one flow of iperf3 with -R", "-R"),
+    "tcp_4": tcp_case("tcp_4", "Four TCP flows, client to server",
+                      "four flows of iperf3 (-P 4)", "-P", 4),
     "tcp_bidir": tcp_case("tcp_bidir", "One TCP flow each way at once, sum",
                           "two flows of iperf3 (--bidir)", "--bidir"),
     "udp_64": Case(

@@ -60,7 +60,8 @@ class Braid(Contender):
         super().__init__(name)
         self.program = program
         self.config = config
-        done = subprocess.run([program, "--version"], text=True, stdout=subprocess.PIPE, check=False)
+        done = subprocess.run([program, "--version"], text=True, stdout=subprocess.PIPE,
+                              check=False)
         self.version = done.stdout.strip()
 
     def start(self, lab, number):

@@ -113,11 +113,13 @@ def flood(server, client, address, size="64", seconds=0.5, rate=0, flows=1, port
     receiver = server.start(f"flood-{time.monotonic_ns()}", program, "receive", "--port", port,
                             "--address", "::" if ":" in address else "0.0.0.0",
                             "--seconds", seconds + 30, "--gro", int(uso > 1))
-    eventually(lambda: "listening" in receiver.err(), 5, "udp_flood listens")
-    done = client.run(program, "send", "--to", address, "--port", port, "--size", size,
-                      "--seconds", seconds, "--rate", rate, "--flows", flows, "--uso", uso)
-    time.sleep(0.2)  # what is under way
-    receiver.stop(signal.SIGTERM)
+    try:
+        eventually(lambda: "listening" in receiver.err(), 5, "udp_flood listens")
+        done = client.run(program, "send", "--to", address, "--port", port, "--size", size,
+                          "--seconds", seconds, "--rate", rate, "--flows", flows, "--uso", uso)
+        time.sleep(0.2)  # what is under way
+    finally:
+        receiver.stop(signal.SIGTERM)
     return json.loads(receiver.out()), json.loads(done.stdout)
 
 
