@@ -48,13 +48,15 @@ def endpoint(address, port=PORT):
 
 
 class Daemon:
-    """`wrap` is a command line that the daemon is run by, such as setpriv."""
+    """`wrap` is a command line that the daemon is run by, such as setpriv; `program` is another
+    build's braid."""
 
-    def __init__(self, ns, name, config, wrap=(), guarded=True):
+    def __init__(self, ns, name, config, wrap=(), guarded=True, program=None):
         self.ns = ns
         self.name = name
         self.wrap = list(wrap)
         self.guarded = guarded
+        self.program = program or natives.braid()
         self.process = None
         self._starts = 0
         self._logs = []
@@ -80,7 +82,7 @@ class Daemon:
         # Ahead of braid only: the programs that wrap it may allocate as they like.
         preload = ["env", "LD_PRELOAD=" + natives.alloc_guard()] if self.guarded else []
         self.process = self.ns.start(f"{self.name}{self._starts}", *self.wrap, *preload,
-                                     natives.braid(), "run", "--config", self.config_path)
+                                     self.program, "run", "--config", self.config_path)
         if ready:
             self.wait_ready()
         return self

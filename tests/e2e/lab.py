@@ -20,6 +20,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 
+_STAT_SESSION, _STAT_UTIME, _STAT_STIME, _STAT_RSS = 3, 11, 12, 21  # behind the name
+
 _PREFIX = "bt"  # namespaces are called bt<pid>-<name>
 _open_labs = []
 
@@ -63,7 +65,7 @@ def require_root():
         if shutil.which(tool) is None:
             missing.append(f"the program {tool} (tools/install-deps)")
     if missing:
-        sys.exit("the end-to-end tests need " + ", ".join(missing))
+        sys.exit("the lab needs " + ", ".join(missing))
 
 
 def _die_with_parent():
@@ -71,16 +73,20 @@ def _die_with_parent():
 
 
 class Process:
-    """A program in a namespace, with what it writes kept in two files."""
+    """A program in a namespace, with what it writes kept in two files.
 
-    def __init__(self, command, folder, name):
+    It leads a session of its own; what it starts is measured with it.
+    """
+
+    def __init__(self, command, folder, name, environment=None):
         self.name = name
         self.out_path = os.path.join(folder, name + ".out")
         self.err_path = os.path.join(folder, name + ".err")
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self._popen = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                start_new_session=True, preexec_fn=_die_with_parent)
+                env={**os.environ, **(environment or {})}, start_new_session=True,
+                preexec_fn=_die_with_parent)
 
     @property
     def pid(self):
@@ -118,13 +124,22 @@ class Process:
         self._popen.wait()
 
     def resident_bytes(self):
-        with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        pages = sum(int(fields[_STAT_RSS]) for fields in self._stats())
+        return pages * os.sysconf("SC_PAGESIZE")
 
     def cpu_seconds(self):
-        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        ticks = sum(int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])
+                    for fields in self._stats())
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _stats(self):
+        """/proc/PID/stat behind the name, of each process of the session."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                    fields = file.read().rpartition(")")[2].split()
+                if int(fields[_STAT_SESSION]) == self.pid:
+                    yield fields
 
 
 class Namespace:
@@ -176,9 +191,10 @@ class Namespace:
     def run(self, *command, **options):
         return run(*self.command(*command), **options)
 
-    def start(self, name, *command):
+    def start(self, name, *command, environment=None):
         """A program that goes on; the lab ends it at the latest."""
-        process = Process(self.command(*command), self.lab.folder, f"{self.short}-{name}")
+        process = Process(self.command(*command), self.lab.folder, f"{self.short}-{name}",
+                          environment)
         self.lab.processes.append(process)
         return process
 

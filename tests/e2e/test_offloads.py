@@ -63,6 +63,19 @@ class Offloads(LabTest):
                           rate=5000, flows=16)
         self.assertEqual((got["received"], got["late"]), (sent["sent"], 0))
 
+    @each(io=("io_uring", "epoll"))
+    def test_datagrams_that_the_kernel_cuts_and_joins(self, io):
+        """As QUIC stacks send and receive them; beside the tunnel's own use of the same."""
+        tunnel = Tunnel(self.lab, both={"performance": {"io": io}}).start()
+        for family in (4, 6):
+            for to_ns, from_ns, address in (
+                    (tunnel.server_ns, tunnel.client_ns, INNER[family][1]),
+                    (tunnel.client_ns, tunnel.server_ns, INNER[family][0])):
+                got, sent = flood(to_ns, from_ns, address, size="1200-1350", rate=5000, flows=4,
+                                  uso=48)
+                self.assertEqual((got["received"], got["bytes"], got["doubled"], got["damaged"]),
+                                 (sent["sent"], sent["bytes"], 0, 0))
+
     def test_io_uring_refused(self):
         refuse = (natives.path("refuse_syscalls"), "io_uring_setup")
         tunnel = Tunnel(self.lab, client_wrap=refuse, server_wrap=refuse).start()

@@ -44,7 +44,7 @@ class Tunnel:
 
     def __init__(self, lab, outer=4, both=None, client=None, server=None, machines=None,
                  client_wrap=(), server_wrap=(), client_owns=(), server_owns=(), mtu=1500,
-                 server_address=None, peer_of_both=None, guarded=True, suffix=""):
+                 server_address=None, peer_of_both=None, guarded=True, suffix="", program=None):
         self.lab = lab
         if machines is None:
             machines = lab.namespace("client"), lab.namespace("server")
@@ -55,12 +55,12 @@ class Tunnel:
         self.server = Daemon(self.server_ns, "server" + suffix, server_config(
             self.hub,
             [(self.branch, ["10.77.0.2/32", "fd77::2/128", *client_owns], peer_of_both)],
-            merged(both or {}, server)), server_wrap, guarded)
+            merged(both or {}, server)), server_wrap, guarded, program)
         self.client = Daemon(self.client_ns, "client" + suffix, client_config(
             self.branch, self.hub, server_address or OUTER[outer][1],
             extra=merged(both or {}, client), peer=merged({
                 "allowed_ips": ["10.77.0.0/24", "fd77::/64", *server_owns]}, peer_of_both)),
-            client_wrap, guarded)
+            client_wrap, guarded, program)
 
     def start(self):
         self.server.start()

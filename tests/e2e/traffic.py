@@ -2,6 +2,7 @@
 import json
 import re
 import signal
+import subprocess
 import time
 
 import natives
@@ -17,6 +18,7 @@ class Pings:
         self.sent, self.received = (int(counts[1]), int(counts[2])) if counts else (0, 0)
         times = re.search(r"= ([\d.]+)/([\d.]+)/([\d.]+)/", text)
         self.average_ms = float(times[2]) if times else None
+        self.longest_ms = float(times[3]) if times else None
         too_big = re.search(r"mtu ?[=:] ?(\d+)", text)
         self.told_mtu = int(too_big[1]) if too_big else None
 
@@ -57,37 +59,78 @@ class Pinger:
 _next_port = 5200
 
 
+class Iperf:
+    """iperf3 between two machines, in the background."""
+
+    def __init__(self, server, client, address, *options, seconds=1, omit=0):
+        global _next_port
+        _next_port += 1
+        self.what = " ".join(["iperf3", address, *map(str, options)])
+        self.seconds = seconds + omit
+        self.server = server.start(f"iperf{_next_port}", "iperf3", "-s", "-1", "-p", _next_port,
+                                   "--forceflush")
+        eventually(lambda: "listening" in self.server.out(), 5, "iperf3 listens")
+        # -J goes last: an error then comes as JSON too.
+        length = () if "-n" in options else ("-t", seconds, "-O", omit)
+        self.client = client.start(f"iperf-client{_next_port}", "iperf3", "-c", address, "-p",
+                                   _next_port, "--connect-timeout", 5000, *length, *options, "-J")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.kill()
+        self.server.kill()
+
+    def report(self):
+        """Waits for its end."""
+        try:
+            code = self.client.wait(self.seconds + 20)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.what}: did not end") from None
+        report = json.loads(self.client.out() or "{}")
+        if code != 0 or "error" in report:
+            raise AssertionError(f"{self.what}: {report.get('error')} {self.client.err()}")
+        return report
+
+
 def iperf(server, client, address, *options, seconds=1, omit=0):
     """Runs iperf3 between two machines; returns its report."""
-    global _next_port
-    _next_port += 1
-    process = server.start(f"iperf{_next_port}", "iperf3", "-s", "-1", "-p", _next_port,
-                           "--forceflush")
-    eventually(lambda: "listening" in process.out(), 5, "iperf3 listens")
-    # -J goes last: an error then comes as JSON too.
-    length = () if "-n" in options else ("-t", seconds, "-O", omit)
-    done = client.run("iperf3", "-c", address, "-p", _next_port, *length, *options, "-J",
-                      check=False, timeout=seconds + omit + 20)
-    process.stop(signal.SIGTERM)
-    report = json.loads(done.stdout or "{}")
-    if done.returncode != 0 or "error" in report:
-        raise AssertionError(f"iperf3 {address} {options}: {report.get('error')} {done.stderr}")
-    return report
+    with Iperf(server, client, address, *options, seconds=seconds, omit=omit) as running:
+        return running.report()
 
 
 def tcp_mbps(report):
     return report["end"]["sum_received"]["bits_per_second"] / 1e6
 
 
-def flood(server, client, address, size="64", seconds=0.5, rate=0, flows=1, port=5190):
-    """Numbered datagrams from `client` to `server`; returns the receiver's and sender's counts."""
+def flood(server, client, address, size="64", seconds=0.5, rate=0, flows=1, port=5190, uso=1):
+    """Numbered datagrams from `client` to `server`; returns the receiver's and sender's counts.
+
+    `uso` of them go in one send, and the receiver takes them joined.
+    """
     program = natives.path("udp_flood")
     receiver = server.start(f"flood-{time.monotonic_ns()}", program, "receive", "--port", port,
                             "--address", "::" if ":" in address else "0.0.0.0",
-                            "--seconds", seconds + 30)
-    eventually(lambda: "listening" in receiver.err(), 5, "udp_flood listens")
-    done = client.run(program, "send", "--to", address, "--port", port, "--size", size,
-                      "--seconds", seconds, "--rate", rate, "--flows", flows)
-    time.sleep(0.2)  # what is under way
-    receiver.stop(signal.SIGTERM)
+                            "--seconds", seconds + 30, "--gro", int(uso > 1))
+    try:
+        eventually(lambda: "listening" in receiver.err(), 5, "udp_flood listens")
+        done = client.run(program, "send", "--to", address, "--port", port, "--size", size,
+                          "--seconds", seconds, "--rate", rate, "--flows", flows, "--uso", uso)
+        time.sleep(0.2)  # what is under way
+    finally:
+        receiver.stop(signal.SIGTERM)
     return json.loads(receiver.out()), json.loads(done.stdout)
+
+
+def ping_pong(server, client, address, seconds=1, port=5180):
+    """One byte there and one back over TCP; returns answers per second and their percentiles."""
+    program = natives.path("ping_pong")
+    serving = server.start(f"ping-pong-{time.monotonic_ns()}", program, "serve", "--port", port,
+                           "--seconds", 10)
+    try:
+        eventually(lambda: "listening" in serving.err(), 5, "ping_pong listens")
+        done = client.run(program, "ask", "--to", address, "--port", port, "--seconds", seconds)
+    finally:
+        serving.kill()
+    return json.loads(done.stdout)

@@ -1,15 +1,20 @@
 // A pair that measures datagrams a second and notices every one that is lost, doubled or damaged.
 //
 //   udp_flood send --to ADDRESS --port PORT [--size BYTES | --size FROM-TO] [--seconds S]
-//                  [--rate PER_SECOND] [--flows N]
-//   udp_flood receive --port PORT [--address ADDRESS] [--seconds S]
+//                  [--rate PER_SECOND] [--flows N] [--uso DATAGRAMS]
+//   udp_flood receive --port PORT [--address ADDRESS] [--seconds S] [--gro 1]
 //
 // Each prints one line of JSON. The receiver's seconds begin with the first datagram; SIGTERM and
 // SIGINT end either early. A datagram holds its flow, its number, and a pattern that follows from
 // them. Without --rate the sender goes as fast as it can.
+//
+// As QUIC stacks do: with --uso each send is up to so many datagrams of one size, which the kernel
+// cuts apart (UDP_SEGMENT), and the sizes differ from send to send; with --gro the receiver takes
+// what the kernel has joined (UDP_GRO).
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +34,7 @@ namespace {
 
 constexpr int kBatch = 64;
 constexpr int kMaxFlows = 256;
+constexpr int kMaxUso = 64;  // UDP_MAX_SEGMENTS of older kernels
 constexpr size_t kMaxDatagramBytes = 65507;
 constexpr uint32_t kMagic = 0x75666c64;  // "ufld"
 constexpr int kSocketBufferBytes = 8 << 20;
@@ -49,6 +55,8 @@ struct Options {
   double seconds = 3;
   double rate = 0;  // datagrams a second; 0 is no limit
   int flows = 1;
+  int uso = 1;  // datagrams of one send, at most
+  bool gro = false;
 };
 
 volatile sig_atomic_t stopped = 0;
@@ -102,6 +110,10 @@ Options Parse(int argc, char** argv) {
       options.rate = atof(value);
     } else if (name == "--flows") {
       options.flows = atoi(value);
+    } else if (name == "--uso") {
+      options.uso = atoi(value);
+    } else if (name == "--gro") {
+      options.gro = atoi(value) != 0;
     } else {
       Die("unknown option " + name);
     }
@@ -114,6 +126,7 @@ Options Parse(int argc, char** argv) {
     Die("--size is out of range");
   }
   if (options.flows < 1 || options.flows > kMaxFlows) Die("--flows is out of range");
+  if (options.uso < 1 || options.uso > kMaxUso) Die("--uso is out of range");
   return options;
 }
 
@@ -167,10 +180,12 @@ class Sender {
     for (size_t flow = 0; !stopped && now < start + options_.seconds;
          flow = (flow + 1) % sockets_.size(), now = Now()) {
       const int batch = MaySend(now);
-      if (batch > 0) {
-        SendBatch(flow, batch);
-      } else {
+      if (batch == 0) {
         usleep(200);
+      } else if (options_.uso > 1) {
+        SendSuper(flow, batch);
+      } else {
+        SendBatch(flow, batch);
       }
     }
     const double took = Now() - start;
@@ -198,24 +213,67 @@ class Sender {
     for (int i = 0; i < batch; ++i) Fill(flow, next_[flow] + static_cast<uint64_t>(i), i);
     const int done = sendmmsg(sockets_[flow], messages_.data(), static_cast<unsigned>(batch), 0);
     if (done < 0) {
-      // What no buffer had room for is as lost as on a wire, but is not given a number.
-      if (errno != ENOBUFS && errno != EAGAIN && errno != EINTR) DieOfErrno("sendmmsg");
-      ++refused_;
+      NoteRefusal("sendmmsg");
       return;
     }
     for (int i = 0; i < done; ++i) bytes_ += parts_[i].iov_len;
-    next_[flow] += static_cast<uint64_t>(done);
-    sent_ += static_cast<uint64_t>(done);
+    Count(flow, static_cast<uint64_t>(done));
+  }
+
+  // One send of datagrams that have one size, behind each other.
+  void SendSuper(size_t flow, int batch) {
+    const size_t bytes = SizeOf(next_[flow]);
+    const size_t count = std::min(
+        {static_cast<size_t>(batch), static_cast<size_t>(options_.uso), kMaxDatagramBytes / bytes});
+    for (size_t i = 0; i < count; ++i) {
+      FillOne(flow, next_[flow] + i, payloads_.data() + i * bytes, bytes);
+    }
+    iovec part = {payloads_.data(), count * bytes};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(uint16_t))> control = {};
+    msghdr message = {};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* segment = CMSG_FIRSTHDR(&message);
+    segment->cmsg_level = SOL_UDP;
+    segment->cmsg_type = UDP_SEGMENT;
+    segment->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    const auto segment_bytes = static_cast<uint16_t>(bytes);
+    memcpy(CMSG_DATA(segment), &segment_bytes, sizeof(segment_bytes));
+    if (sendmsg(sockets_[flow], &message, 0) < 0) {
+      NoteRefusal("sendmsg with UDP_SEGMENT");
+      return;
+    }
+    bytes_ += part.iov_len;
+    Count(flow, count);
+  }
+
+  void NoteRefusal(const char* call) {
+    // What no buffer had room for is as lost as on a wire, but is not given a number.
+    if (errno != ENOBUFS && errno != EAGAIN && errno != EINTR) DieOfErrno(call);
+    ++refused_;
+  }
+
+  void Count(size_t flow, uint64_t datagrams) {
+    next_[flow] += datagrams;
+    sent_ += datagrams;
+  }
+
+  size_t SizeOf(uint64_t number) const {
+    return options_.min_bytes + (number * 7919) % (options_.max_bytes - options_.min_bytes + 1);
   }
 
   void Fill(size_t flow, uint64_t number, int slot) {
+    const size_t bytes = SizeOf(number);
+    FillOne(flow, number, static_cast<uint8_t*>(parts_[slot].iov_base), bytes);
+    parts_[slot].iov_len = bytes;
+  }
+
+  void FillOne(size_t flow, uint64_t number, uint8_t* to, size_t bytes) {
     const DatagramHead head{kMagic, static_cast<uint32_t>(flow), number};
-    const size_t spread = options_.max_bytes - options_.min_bytes + 1;
-    const size_t bytes = options_.min_bytes + (number * 7919) % spread;
-    auto* to = static_cast<uint8_t*>(parts_[slot].iov_base);
     memcpy(to, &head, sizeof(head));
     memcpy(to + sizeof(head), pattern_.Of(head), bytes - sizeof(head));
-    parts_[slot].iov_len = bytes;
   }
 
   const Options options_;
@@ -250,6 +308,10 @@ class Receiver {
       messages_[i].msg_hdr.msg_iov = &parts_[i];
       messages_[i].msg_hdr.msg_iovlen = 1;
     }
+    const int on = 1;
+    if (options.gro && setsockopt(fd_, SOL_UDP, UDP_GRO, &on, sizeof(on)) != 0) {
+      DieOfErrno("UDP_GRO");
+    }
   }
 
   void Run() {
@@ -257,11 +319,12 @@ class Receiver {
     double first = 0;
     double last = 0;
     while (!stopped && (first == 0 || Now() < first + options_.seconds)) {
+      if (options_.gro) OfferControl();
       const int count = recvmmsg(fd_, messages_.data(), kBatch, MSG_WAITFORONE, nullptr);
       if (count <= 0) continue;
       last = Now();
       if (first == 0) first = last;
-      for (int i = 0; i < count; ++i) Take(i);
+      for (int i = 0; i < count; ++i) TakeMessage(i);
     }
     Report(last - first);
   }
@@ -273,9 +336,37 @@ class Receiver {
     std::vector<bool> seen;  // by number
   };
 
-  void Take(int slot) {
+  // Each call of recvmmsg() uses up what it was given.
+  void OfferControl() {
+    for (int i = 0; i < kBatch; ++i) {
+      messages_[i].msg_hdr.msg_control = controls_[i].bytes;
+      messages_[i].msg_hdr.msg_controllen = sizeof(controls_[i].bytes);
+    }
+  }
+
+  void TakeMessage(int slot) {
     const auto* from = static_cast<const uint8_t*>(parts_[slot].iov_base);
     const size_t bytes = messages_[slot].msg_len;
+    const size_t segment = options_.gro ? SegmentBytes(messages_[slot].msg_hdr) : 0;
+    if (segment == 0) return Take(from, bytes);
+    for (size_t at = 0; at < bytes; at += segment) {
+      Take(from + at, std::min(segment, bytes - at));
+    }
+  }
+
+  // 0 where nothing was joined.
+  static size_t SegmentBytes(msghdr& message) {
+    for (cmsghdr* each = CMSG_FIRSTHDR(&message); each != nullptr;
+         each = CMSG_NXTHDR(&message, each)) {
+      if (each->cmsg_level != SOL_UDP || each->cmsg_type != UDP_GRO) continue;
+      int bytes = 0;
+      memcpy(&bytes, CMSG_DATA(each), sizeof(bytes));
+      return static_cast<size_t>(bytes);
+    }
+    return 0;
+  }
+
+  void Take(const uint8_t* from, size_t bytes) {
     DatagramHead head{};
     if (bytes >= sizeof(head)) memcpy(&head, from, sizeof(head));
     if (head.magic != kMagic || head.flow >= kMaxFlows ||
@@ -310,12 +401,17 @@ class Receiver {
         received, bytes_, lost, late_, doubled_, damaged_, took, per_second);
   }
 
+  struct Control {
+    alignas(cmsghdr) char bytes[CMSG_SPACE(sizeof(int))];
+  };
+
   const Options options_;
   const Pattern pattern_;
   int fd_ = -1;
   std::vector<uint8_t> payloads_;
   std::array<iovec, kBatch> parts_;
   std::array<mmsghdr, kBatch> messages_;
+  std::array<Control, kBatch> controls_ = {};
   std::array<Flow, kMaxFlows> flows_;
   uint64_t bytes_ = 0;
   uint64_t late_ = 0;
