@@ -282,20 +282,22 @@ absl::StatusOr<Json> RunIdle(Swarm& swarm, const ServerProbe& server, const Idle
 
 namespace {
 
-// Sends for so long, and at least one packet of each flow of each client. Returns how many.
+// Sends for so long, and tries so many packets at least. Returns how many were sent.
 uint64_t SendFor(Swarm& swarm, Traffic& traffic, const SendMode& mode, double seconds,
-                 uint64_t at_least, Progress& progress, const std::string& what) {
+                 uint64_t tries_at_least, Progress& progress, const std::string& what) {
   const TimeNs end_ns = MonotonicNowNs() + Nanoseconds(seconds);
   std::optional<Metronome> metronome;
   if (mode.per_second > 0) metronome.emplace(mode.per_second);
   uint64_t sent = 0;
+  uint64_t tried = 0;
   TimeNs now_ns = MonotonicNowNs();
-  while ((now_ns < end_ns || sent < at_least) && !Interrupted()) {
+  while ((now_ns < end_ns || tried < tries_at_least) && !Interrupted()) {
     const uint64_t due = metronome ? std::min<uint64_t>(metronome->Due(), mode.batch) : mode.batch;
     for (uint64_t i = 0; i < due; ++i) {
       const Traffic::Packet packet = traffic.Next();
       sent += swarm.SendInner(packet.client, packet.bytes, now_ns);
     }
+    tried += due;
     if (metronome) metronome->Give(due);
     swarm.Run(metronome ? std::min(metronome->NextNs(), now_ns + kTurnNs) : 0);
     now_ns = MonotonicNowNs();
