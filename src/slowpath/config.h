@@ -148,7 +148,7 @@ struct LoadedConfig {
   std::vector<KeyFileUse> key_files;  // also when there are mistakes elsewhere
 };
 
-inline constexpr size_t kMaxConfigBytes = 1 << 20;
+inline constexpr size_t kMaxConfigBytes = 16 << 20;  // kMaxPeers with a prefix each
 inline constexpr size_t kMaxConfigMistakes = 200;  // that are told at once
 
 // BRAID_SECTION__KEY=value overrides the file. BRAID_VECTORS and BRAID_TEST_… are no part of the

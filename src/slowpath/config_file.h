@@ -17,7 +17,7 @@ namespace braid {
 
 inline constexpr size_t kMaxConfigDepth = 64;
 // Of all values: one for each, and one for each byte of text, aliases counted as often as used.
-inline constexpr size_t kMaxConfigWeight = 4 << 20;
+inline constexpr size_t kMaxConfigWeight = 8 << 20;
 
 // Nothing when no tree could be made. Keys given twice are mistakes that leave a tree.
 std::optional<nlohmann::json> ParseConfigTree(std::string_view text, ConfigFormat format,

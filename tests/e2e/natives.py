@@ -8,7 +8,7 @@ BUILD = os.environ.get("BRAID_TEST_BUILD", os.path.join(ROOT, "build"))
 
 @functools.cache
 def path(name):
-    """A program or library of the build: braid, udp_flood, ping_pong, …"""
+    """A program or library of the build: braid, udp_flood, swarm, …"""
     for folder in ("", "src", "tests", "bench"):
         candidate = os.path.join(BUILD, folder, name)
         if os.path.isfile(candidate):
