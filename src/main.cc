@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   braid::AddPubkeyCommand(app, exit_code);
   braid::AddStatusCommand(app, exit_code);
   braid::AddStopCommand(app, exit_code);
+  braid::AddTuneCommand(app, exit_code);
 
   try {
     app.parse(argc, argv);

@@ -1,4 +1,4 @@
-#include "swarm/client.h"
+#include "client.h"
 
 #include <sodium.h>
 #include <time.h>

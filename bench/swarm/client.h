@@ -10,8 +10,8 @@
 
 #include "fastpath/control.h"
 #include "fastpath/lane.h"
+#include "outbox.h"
 #include "slowpath/handshake.h"
-#include "swarm/outbox.h"
 
 namespace braid::swarm {
 

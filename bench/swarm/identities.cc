@@ -1,4 +1,4 @@
-#include "swarm/identities.h"
+#include "identities.h"
 
 #include <array>
 

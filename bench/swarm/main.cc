@@ -16,12 +16,12 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "identities.h"
+#include "modes.h"
+#include "progress.h"
+#include "report.h"
+#include "server_config.h"
 #include "slowpath/key_file.h"
-#include "swarm/identities.h"
-#include "swarm/modes.h"
-#include "swarm/progress.h"
-#include "swarm/report.h"
-#include "swarm/server_config.h"
 
 namespace braid::swarm {
 namespace {

@@ -1,4 +1,4 @@
-#include "swarm/modes.h"
+#include "modes.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,8 +7,8 @@
 #include <optional>
 
 #include "absl/strings/str_format.h"
-#include "swarm/progress.h"
-#include "swarm/server_process.h"
+#include "progress.h"
+#include "server_process.h"
 
 namespace braid::swarm {
 namespace {

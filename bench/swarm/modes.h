@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "swarm/swarm.h"
-#include "swarm/traffic.h"
+#include "swarm.h"
+#include "traffic.h"
 
 namespace braid::swarm {
 

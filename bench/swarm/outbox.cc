@@ -1,4 +1,4 @@
-#include "swarm/outbox.h"
+#include "outbox.h"
 
 #include <sys/epoll.h>
 #include <sys/resource.h>

@@ -1,4 +1,4 @@
-#include "swarm/progress.h"
+#include "progress.h"
 
 #include <signal.h>
 #include <unistd.h>

@@ -1,9 +1,9 @@
-#include "swarm/report.h"
+#include "report.h"
 
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
-#include "swarm/progress.h"
+#include "progress.h"
 
 namespace braid::swarm {
 namespace {

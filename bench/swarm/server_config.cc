@@ -1,4 +1,4 @@
-#include "swarm/server_config.h"
+#include "server_config.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/address.h"
+#include "identities.h"
 #include "io/unique_fd.h"
 #include "slowpath/key_file.h"
-#include "swarm/identities.h"
 
 namespace braid::swarm {
 namespace {

@@ -1,4 +1,4 @@
-#include "swarm/server_process.h"
+#include "server_process.h"
 
 #include <dirent.h>
 #include <unistd.h>

@@ -1,8 +1,8 @@
-#include "swarm/swarm.h"
+#include "swarm.h"
 
 #include <algorithm>
 
-#include "swarm/identities.h"
+#include "identities.h"
 
 namespace braid::swarm {
 namespace {

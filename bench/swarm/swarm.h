@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "swarm/client.h"
-#include "swarm/outbox.h"
+#include "client.h"
+#include "outbox.h"
 
 namespace braid::swarm {
 

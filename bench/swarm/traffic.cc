@@ -1,9 +1,9 @@
-#include "swarm/traffic.h"
+#include "traffic.h"
 
 #include <algorithm>
 
 #include "fastpath/inner_packet.h"
-#include "swarm/identities.h"
+#include "identities.h"
 
 namespace braid::swarm {
 namespace {

@@ -47,6 +47,8 @@ inline constexpr int kSpareBuffers = 64;    // held by another worker, or by a q
 inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers;
 inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
 inline constexpr int kEventSlots = 1024;  // what workers tell the slow path
+// Of a UDP socket, each way. A burst of a whole TUN queue fits; more only adds delay.
+inline constexpr int kSocketBufferBytes = 4 << 20;
 
 static_assert((kReceiveBuffers & (kReceiveBuffers - 1)) == 0);
 static_assert((kInboxSlots & (kInboxSlots - 1)) == 0);

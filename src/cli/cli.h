@@ -14,5 +14,6 @@ void AddKeygenCommand(CLI::App& app, int& exit_code);
 void AddPubkeyCommand(CLI::App& app, int& exit_code);
 void AddStatusCommand(CLI::App& app, int& exit_code);
 void AddStopCommand(CLI::App& app, int& exit_code);
+void AddTuneCommand(CLI::App& app, int& exit_code);
 
 }  // namespace braid

@@ -12,8 +12,6 @@
 namespace braid {
 namespace {
 
-// A burst of a whole TUN queue fits; more only adds delay.
-constexpr int kSocketBufferBytes = 4 << 20;
 constexpr int kLaneOffset = 8;  // in the header
 
 bool Set(int fd, int level, int option, int value) {

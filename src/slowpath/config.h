@@ -90,7 +90,7 @@ struct ControlConfig {
 };
 
 struct PerformanceConfig {
-  std::optional<int> workers;  // nothing: one for each core
+  std::optional<int> workers;  // nothing: as ChooseWorkers() finds (worker_layout.h)
   // These two go by name to those who choose: "auto", or the back-end that is asked for.
   std::string io = "auto";    // "io_uring", "epoll"
   std::string aead = "auto";  // "ipsec-mb", "sodium"; see ChooseAeads()

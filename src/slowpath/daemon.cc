@@ -25,6 +25,7 @@
 #include "slowpath/status.h"
 #include "slowpath/tunnel_sockets.h"
 #include "slowpath/worker_group.h"
+#include "slowpath/worker_layout.h"
 
 namespace braid {
 namespace {
@@ -47,21 +48,13 @@ uint64_t WallNowNs() {
   return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
 }
 
-int WorkersFor(const Config& config) {
-  if (config.performance.workers) return *config.performance.workers;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  sched_getaffinity(0, sizeof(set), &set);
-  return std::clamp(CPU_COUNT(&set), 1, kMaxWorkers);
-}
-
 class Daemon final : private PeerHost {
  public:
   explicit Daemon(const Config& config)
       : config_(config),
         signals_(io_, SIGINT, SIGTERM),
         tick_(io_),
-        workers_(WorkersFor(config)),
+        workers_(ChooseWorkers(config).cpus),
         meters_(std::max<size_t>(config.tunnel.peers.size(), 1)) {}
 
   absl::Status Run();

@@ -2,15 +2,13 @@
 
 #include <fcntl.h>
 #include <sodium.h>
-#include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstdio>
 #include <filesystem>
 
 #include "io/unique_fd.h"
+#include "slowpath/small_file.h"
 
 namespace braid {
 
@@ -38,26 +36,11 @@ uint64_t HandshakeCounter::Next(uint64_t wall_ns) {
   return last_;
 }
 
-// Replaces the file in one step; a machine that loses power has the old number or the new one.
 absl::Status HandshakeCounter::Save(uint64_t value) {
-  const std::string temporary = path_ + ".new";
-  const UniqueFd file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file) {
-    return absl::ErrnoToStatus(errno, "security.state_dir: cannot write to \"" + state_dir_ + "\"");
-  }
-  const std::string text = std::to_string(value) + "\n";
-  const bool written =
-      write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
-      fdatasync(file.get()) == 0;
-  if (!written || rename(temporary.c_str(), path_.c_str()) != 0) {
-    return absl::ErrnoToStatus(errno, "security.state_dir: cannot replace \"" + path_ + "\"");
-  }
-  // The new name is on disk only when its directory is.
-  const UniqueFd directory(open(state_dir_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || fsync(directory.get()) != 0) {
-    return absl::ErrnoToStatus(errno, "security.state_dir: cannot write to \"" + state_dir_ + "\"");
-  }
-  return absl::OkStatus();
+  const absl::Status status = ReplaceSmallFile(path_, std::to_string(value) + "\n");
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      "security.state_dir: \"" + path_ + "\" " + std::string(status.message()));
 }
 
 }  // namespace braid

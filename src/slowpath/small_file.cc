@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -63,6 +64,29 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
   }
   contents.resize(used);
   return contents;
+}
+
+absl::Status ReplaceSmallFile(const std::string& path, const std::string& contents) {
+  const std::string temporary = path + ".new";
+  const FileDescriptor fd(
+      open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (fd.get() < 0) return absl::ErrnoToStatus(errno, "cannot be written");
+  const bool written =
+      write(fd.get(), contents.data(), contents.size()) == static_cast<ssize_t>(contents.size()) &&
+      fdatasync(fd.get()) == 0;
+  if (!written || rename(temporary.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    unlink(temporary.c_str());
+    return absl::ErrnoToStatus(error, "cannot be replaced");
+  }
+  // The new name is on disk only when its folder is.
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  const FileDescriptor directory(
+      open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() < 0 || fsync(directory.get()) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot be kept");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace braid

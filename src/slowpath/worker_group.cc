@@ -1,24 +1,11 @@
 #include "slowpath/worker_group.h"
 
-#include <sched.h>
-
 #include <algorithm>
 
 #include "io/udp.h"
 
 namespace braid {
 namespace {
-
-std::vector<int> UsableCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(static_cast<size_t>(cpu), &set)) cpus.push_back(cpu);
-  }
-  return cpus;
-}
 
 BackendChoice ChoiceOf(const std::string& io) {
   if (io == "io_uring") return BackendChoice::kUring;
@@ -27,9 +14,9 @@ BackendChoice ChoiceOf(const std::string& io) {
 
 }  // namespace
 
-WorkerGroup::WorkerGroup(int workers)
-    : waiting_(static_cast<size_t>(workers)), commands_given_(static_cast<size_t>(workers)) {
-  for (int i = 0; i < workers; ++i) mailboxes_.push_back(std::make_unique<WorkerMailbox>());
+WorkerGroup::WorkerGroup(const std::vector<int>& cpus)
+    : waiting_(cpus.size()), commands_given_(cpus.size()), cpus_(cpus) {
+  for (size_t i = 0; i < cpus.size(); ++i) mailboxes_.push_back(std::make_unique<WorkerMailbox>());
 }
 
 WorkerGroup::~WorkerGroup() { Stop(); }
@@ -45,12 +32,9 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
   options.io = ChoiceOf(config.performance.io);
   for (auto& mailbox : mailboxes_) options.mailboxes.push_back(mailbox.get());
   options.slow_path = &events_;
-  const std::vector<int> usable = UsableCpus();
   for (int i = 0; i < workers(); ++i) {
     options.index = i;
-    options.cpu = config.performance.pin && !usable.empty()
-                      ? usable[static_cast<size_t>(i) % usable.size()]
-                      : -1;
+    options.cpu = cpus_[static_cast<size_t>(i)];
     options.tun_fd = device.queues[static_cast<size_t>(i)].get();
     options.sockets = sockets.OfWorker(i);
     auto worker = std::make_unique<Worker>(options, mailbox(i));

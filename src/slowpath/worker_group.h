@@ -16,10 +16,11 @@ namespace braid {
 
 class WorkerGroup {
  public:
-  explicit WorkerGroup(int workers);
+  // One worker for each of `cpus`, pinned there unless that is -1; see ChooseWorkers().
+  explicit WorkerGroup(const std::vector<int>& cpus);
   ~WorkerGroup();
 
-  // `device` and `sockets` outlive the group. CPUs are those that this process may use.
+  // `device` and `sockets` outlive the group.
   [[nodiscard]] absl::Status Start(const Config& config, const TunDevice& device,
                                    const TunnelSockets& sockets);
   void Stop();
@@ -80,6 +81,7 @@ class WorkerGroup {
   std::shared_ptr<const RouteTable> routes_;
   std::string backend_name_;
   std::string fallback_reason_;
+  const std::vector<int> cpus_;
 };
 
 }  // namespace braid

@@ -21,6 +21,8 @@ namespace {
 
 using testing::Buffer;
 
+std::vector<int> Unpinned(size_t workers) { return std::vector<int>(workers, -1); }
+
 Command Numbered(size_t number) {
   return {.type = Command::Type::kSendUnder, .mtu = static_cast<uint16_t>(number)};
 }
@@ -49,7 +51,7 @@ bool Rings(const WorkerMailbox& mailbox) {
 }
 
 TEST(WorkerGroup, EveryWorkerGetsEveryCommandInOrderAndIsWoken) {
-  WorkerGroup group(3);
+  WorkerGroup group(Unpinned(3));
   for (int worker = 0; worker < 3; ++worker) group.mailbox(worker).doorbell.AnnounceSleep();
   for (size_t number = 0; number < 10; ++number) group.Tell(Numbered(number));
   for (int worker = 0; worker < 3; ++worker) {
@@ -60,7 +62,7 @@ TEST(WorkerGroup, EveryWorkerGetsEveryCommandInOrderAndIsWoken) {
 
 TEST(WorkerGroup, WhatAMailboxHasNoRoomForWaitsForTheNextTick) {
   constexpr size_t kGiven = kInboxSlots + 500;
-  WorkerGroup group(2);
+  WorkerGroup group(Unpinned(2));
   for (size_t number = 0; number < kGiven; ++number) group.Tell(Numbered(number));
   // Worker 0 takes some, so that there is room again: a new command must not overtake.
   for (size_t number = 0; number < 100; ++number) EXPECT_EQ(CarryOut(group, 0)->mtu, number);
@@ -81,7 +83,7 @@ TEST(WorkerGroup, WhatAMailboxHasNoRoomForWaitsForTheNextTick) {
 
 TEST(WorkerGroup, WhatWaitsMayNeedManyTicks) {
   constexpr size_t kGiven = 5 * kInboxSlots + 7;
-  WorkerGroup group(1);
+  WorkerGroup group(Unpinned(1));
   for (size_t number = 0; number < kGiven; ++number) group.Tell(Numbered(number));
   size_t done = 0;
   for (int tick = 0; tick < 6; ++tick) {
@@ -92,7 +94,7 @@ TEST(WorkerGroup, WhatWaitsMayNeedManyTicks) {
 }
 
 TEST(WorkerGroup, WhatIsRetiredIsFreedOnceEveryWorkerHasPassed) {
-  WorkerGroup group(3);
+  WorkerGroup group(Unpinned(3));
   auto keypair = std::make_unique<Keypair>();
   group.Tell({.type = Command::Type::kRemoveKeypair, .keypair = keypair.get()});
   std::shared_ptr<const Keypair> shared = std::move(keypair);
@@ -111,7 +113,7 @@ TEST(WorkerGroup, WhatIsRetiredIsFreedOnceEveryWorkerHasPassed) {
 }
 
 TEST(WorkerGroup, ItIsNotFreedWhileItsWithdrawalStillWaits) {
-  WorkerGroup group(2);
+  WorkerGroup group(Unpinned(2));
   for (size_t number = 0; number < kInboxSlots; ++number) group.Tell(Numbered(number));
   CarryOutAll(group, 1, 0);
   auto keypair = std::make_shared<const Keypair>();
@@ -129,7 +131,7 @@ TEST(WorkerGroup, ItIsNotFreedWhileItsWithdrawalStillWaits) {
 }
 
 TEST(WorkerGroup, EachOfManyIsFreedInItsTurn) {
-  WorkerGroup group(1);
+  WorkerGroup group(Unpinned(1));
   std::vector<std::weak_ptr<const Keypair>> watched;
   for (int i = 0; i < 5; ++i) {
     auto keypair = std::make_shared<const Keypair>();
@@ -152,7 +154,7 @@ TEST(WorkerGroup, ARouteTableIsFreedOnceEveryWorkerHasTheNext) {
     return table;
   };
   {
-    WorkerGroup group(2);
+    WorkerGroup group(Unpinned(2));
     group.SetRoutes(made(first));
     for (int worker = 0; worker < 2; ++worker) {
       EXPECT_EQ(CarryOut(group, worker)->routes, first.lock().get());
@@ -172,7 +174,7 @@ TEST(WorkerGroup, ARouteTableIsFreedOnceEveryWorkerHasTheNext) {
 }
 
 TEST(WorkerGroup, APacketOfALaneGoesToItsWorkerAsLongAsThereIsRoom) {
-  WorkerGroup group(3);
+  WorkerGroup group(Unpinned(3));
   for (uint8_t lane = 0; lane < 16; ++lane) {
     WorkerMailbox& owner = group.mailbox(lane % 3);
     owner.doorbell.AnnounceSleep();
@@ -202,23 +204,22 @@ bool Await(Condition&& condition) {
   return condition();
 }
 
-Config ServerConfig(bool pin) {
+Config ServerConfig() {
   Config config;
   config.role = Role::kServer;
   config.tunnel.listen = {Endpoint::Parse("127.0.0.1:7700").value()};
   config.tunnel.peers.resize(2);
   config.tunnel.lanes = kLanes;
-  config.performance.pin = pin;
   return config;
 }
 
 struct Running {
-  explicit Running(const Config& config, int workers) : group(workers) {
-    auto tun = OpenTun(kDevice, workers, true);
+  explicit Running(const Config& config, const std::vector<int>& cpus) : group(cpus) {
+    auto tun = OpenTun(kDevice, group.workers(), true);
     EXPECT_TRUE(tun.ok()) << tun.status();
     device = *std::move(tun);
     EXPECT_TRUE(SetUpDevice(kDevice, {IpPrefix::Parse("10.77.0.1/24").value()}, 1400).ok());
-    auto opened = TunnelSockets::Open(config, workers);
+    auto opened = TunnelSockets::Open(config, group.workers());
     EXPECT_TRUE(opened.ok()) << opened.status();
     sockets = *std::move(opened);
     const absl::Status status = group.Start(config, device, *sockets);
@@ -236,7 +237,7 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     constexpr uint64_t kFromPeer = kPacketsPerLane * kLanes;
     constexpr uint64_t kToPeer = 40;
     PrepareAeadThread();
-    const Config config = ServerConfig(false);
+    const Config config = ServerConfig();
     const auto aeads = ChooseAeads("auto").value();
     testing::KeypairOfBothEnds keys = testing::MakeKeypair(1, aeads[Cipher::kChaCha20Poly1305]);
     for (Keypair* one : {&keys.client, &keys.server}) {
@@ -244,7 +245,7 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     }
     const UdpSocket peer =
         OpenUdp({IpAddress::Parse("127.0.0.1").value(), 0, "", false, false}).value();
-    Running running(config, 3);
+    Running running(config, Unpinned(3));
     WorkerGroup& group = running.group;
     const RouteTable::Route owned[] = {{IpPrefix::Parse("10.77.0.2/32").value(), 1}};
     group.SetRoutes(std::make_unique<RouteTable>(owned));
@@ -343,20 +344,19 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
   });
 }
 
-TEST(WorkerGroup, PinsItsWorkersToTheCpusOfThisProcessInTurn) {
+TEST(WorkerGroup, PinsEachWorkerToTheCpuThatItWasGiven) {
   testing::InFreshNetwork([] {
     cpu_set_t usable;
     ASSERT_EQ(sched_getaffinity(0, sizeof(usable), &usable), 0);
-    const int cpus = CPU_COUNT(&usable);
-    Running running(ServerConfig(true), cpus + 1);
-    std::set<int> seen;
-    for (int worker = 0; worker < cpus; ++worker) {
-      const int cpu = running.group.TotalsOf(worker).cpu;
-      ASSERT_GE(cpu, 0);
-      EXPECT_TRUE(CPU_ISSET(static_cast<size_t>(cpu), &usable));
-      EXPECT_TRUE(seen.insert(cpu).second) << "CPU " << cpu << " has two workers already";
+    std::vector<int> cpus;
+    for (int cpu = CPU_SETSIZE - 1; cpu >= 0; --cpu) {
+      if (CPU_ISSET(static_cast<size_t>(cpu), &usable)) cpus.push_back(cpu);
     }
-    EXPECT_EQ(running.group.TotalsOf(cpus).cpu, running.group.TotalsOf(0).cpu);
+    cpus.push_back(-1);
+    Running running(ServerConfig(), cpus);
+    for (size_t worker = 0; worker < cpus.size(); ++worker) {
+      EXPECT_EQ(running.group.TotalsOf(static_cast<int>(worker)).cpu, cpus[worker]);
+    }
     running.group.Stop();
   });
 }

@@ -1,0 +1,150 @@
+#include "slowpath/undo_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "slowpath/small_file.h"
+
+namespace braid {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kVersion = 1;
+
+absl::Status Wrong(const std::string& path, const std::string& why) {
+  return absl::FailedPreconditionError(path + ": " + why);
+}
+
+std::string TextOf(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::optional<UndoEntry> ReadEntry(const Json& json) {
+  if (!json.is_object()) return std::nullopt;
+  UndoEntry entry;
+  const auto kind = KindNamed(TextOf(json, "kind"));
+  const auto before = json.find("before");
+  const auto ours = json.find("ours");
+  if (!kind || before == json.end() || !before->is_string() || ours == json.end() ||
+      !ours->is_array()) {
+    return std::nullopt;
+  }
+  entry.setting = {*kind, TextOf(json, "device"), TextOf(json, "name")};
+  entry.before = before->get<std::string>();
+  for (const Json& value : *ours) {
+    if (!value.is_string()) return std::nullopt;
+    entry.ours.push_back(value.get<std::string>());
+  }
+  return entry;
+}
+
+Json ToJson(const UndoEntry& entry) {
+  return {{"kind", std::string(KindName(entry.setting.kind))},
+          {"device", entry.setting.device},
+          {"name", entry.setting.name},
+          {"before", entry.before},
+          {"ours", entry.ours}};
+}
+
+}  // namespace
+
+absl::StatusOr<UndoFile> UndoFile::Open(const std::string& path, const std::string& network,
+                                        bool for_writing) {
+  std::string folder = std::filesystem::path(path).parent_path().string();
+  if (folder.empty()) folder = ".";
+  if (for_writing) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return Wrong(folder, "cannot be made: " + error.message());
+  }
+  UniqueFd lock(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock && errno == ENOENT && !for_writing) return UndoFile(path, network, UniqueFd());
+  if (!lock) return absl::ErrnoToStatus(errno, folder);
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return Wrong(path, "another \"braid tune\" is at work on it; wait for its end");
+  }
+  UndoFile file(path, network, std::move(lock));
+  if (absl::Status status = file.Load(); !status.ok()) return status;
+  return file;
+}
+
+absl::Status UndoFile::Load() {
+  const auto text = ReadSmallFile(path_, kMaxUndoBytes, FilePrivacy::kOwnerOnly);
+  if (absl::IsNotFound(text.status())) return absl::OkStatus();
+  if (!text.ok()) return Wrong(path_, std::string(text.status().message()));
+  constexpr char kDamaged[] =
+      "is no undo file of this version, or is damaged; nothing was changed. Look into it, then "
+      "name another with --undo-file or remove it";
+  const Json json = Json::parse(*text, nullptr, false);
+  if (!json.is_object() || json.value("version", Json()) != kVersion) return Wrong(path_, kDamaged);
+  const auto changes = json.find("changes");
+  if (changes == json.end() || !changes->is_array()) return Wrong(path_, kDamaged);
+  for (const Json& change : *changes) {
+    auto entry = ReadEntry(change);
+    if (!entry) return Wrong(path_, kDamaged);
+    if (!IsTunable(entry->setting)) {
+      return Wrong(path_, "tells of \"" + entry->setting.Describe() +
+                              "\", which tuning never changes; nothing was changed");
+    }
+    entries_.push_back(*std::move(entry));
+  }
+  const std::string network = TextOf(json, "network_namespace");
+  if (network != network_) {
+    return Wrong(path_,
+                 "was written in the network namespace " + network + ", and this is " + network_ +
+                     "; run there, name another file with --undo-file, or remove this one if "
+                     "that namespace is gone");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UndoFile::Save() const {
+  if (entries_.empty()) {
+    std::error_code error;
+    std::filesystem::remove(path_, error);
+    if (error) return Wrong(path_, "cannot be removed: " + error.message());
+    return absl::OkStatus();
+  }
+  Json json = {{"version", kVersion}, {"network_namespace", network_}, {"changes", Json::array()}};
+  for (const UndoEntry& entry : entries_) json["changes"].push_back(ToJson(entry));
+  // Whatever bytes a file held that the kernel let somebody write.
+  const std::string text = json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const absl::Status status = ReplaceSmallFile(path_, text);
+  return status.ok() ? status : Wrong(path_, std::string(status.message()));
+}
+
+absl::Status UndoFile::Note(const Setting& setting, const std::string& before,
+                            const std::string& after) {
+  const std::vector<UndoEntry> entries_before = entries_;
+  auto entry = std::find_if(entries_.begin(), entries_.end(),
+                            [&](const UndoEntry& one) { return one.setting == setting; });
+  if (entry == entries_.end()) entry = entries_.insert(entry, {setting, before, {}});
+  if (std::find(entry->ours.begin(), entry->ours.end(), after) == entry->ours.end()) {
+    entry->ours.push_back(after);
+  }
+  if (entries_ == entries_before) return absl::OkStatus();
+  absl::Status status = Save();
+  if (!status.ok()) entries_ = entries_before;
+  return status;
+}
+
+absl::Status UndoFile::Forget(const std::vector<Setting>& settings) {
+  const size_t forgotten = std::erase_if(entries_, [&](const UndoEntry& one) {
+    return std::find(settings.begin(), settings.end(), one.setting) != settings.end();
+  });
+  return forgotten == 0 ? absl::OkStatus() : Save();
+}
+
+std::string NetworkNamespaceOfThisProcess() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/ns/net", error).string();
+}
+
+}  // namespace braid
