@@ -28,6 +28,8 @@ class WorkerGroup {
   void Tell(const Command& command);
   // Publishes another table; the one before is freed when no worker reads it.
   void SetRoutes(std::unique_ptr<const RouteTable> routes);
+  // The table as it is now; nullptr before the first.
+  const RouteTable* routes() const { return routes_.get(); }
   void Retire(std::unique_ptr<const Keypair> keypair);
   // Sends what waited for room, frees what is no longer used. Now and then.
   void Tick();
