@@ -39,19 +39,26 @@ absl::Status AttachError(const std::string& name, int error) {
 }
 
 TunOffloads AgreeOnOffloads(int fd, bool want_offloads) {
-  constexpr unsigned kTso = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-  constexpr unsigned kUso = TUN_F_USO4 | TUN_F_USO6;
   if (!want_offloads) {
-    ioctl(fd, TUNSETOFFLOAD, 0);
+    SetTunOffloads(fd, {});
     return {};
   }
-  if (ioctl(fd, TUNSETOFFLOAD, kTso | kUso) == 0) return {true, true, true};
-  if (ioctl(fd, TUNSETOFFLOAD, kTso) == 0) return {true, true, false};
-  if (ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM) == 0) return {true, false, false};
+  constexpr TunOffloads kWishes[] = {{true, true, true}, {true, true, false}, {true, false, false}};
+  for (const TunOffloads& wish : kWishes) {
+    if (SetTunOffloads(fd, wish)) return wish;
+  }
   return {};
 }
 
 }  // namespace
+
+bool SetTunOffloads(int queue_fd, const TunOffloads& offloads) {
+  unsigned flags = 0;
+  if (offloads.checksum) flags |= TUN_F_CSUM;
+  if (offloads.tso) flags |= TUN_F_TSO4 | TUN_F_TSO6;
+  if (offloads.uso) flags |= TUN_F_USO4 | TUN_F_USO6;
+  return ioctl(queue_fd, TUNSETOFFLOAD, flags) == 0;
+}
 
 absl::StatusOr<TunDevice> OpenTun(const std::string& name, int queues, bool want_offloads) {
   TunDevice device{name, {}, {}};

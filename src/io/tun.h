@@ -23,6 +23,9 @@ struct TunDevice {
   TunOffloads offloads;
 };
 
+// Asks for exactly these; they belong to the device, not to a queue. False when the kernel refuses.
+bool SetTunOffloads(int queue_fd, const TunOffloads& offloads);
+
 // Creates the device, which lives as long as its queues. Asks for every offload when
 // `want_offloads`, and goes on with what it gets.
 absl::StatusOr<TunDevice> OpenTun(const std::string& name, int queues, bool want_offloads);

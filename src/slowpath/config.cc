@@ -379,6 +379,7 @@ void ConfigReader::ReadPerformance(const Section& performance) {
   performance.Name("aead", kAeadNames, to.aead);
   performance.Boolean("offloads", to.offloads);
   performance.Boolean("pin", to.pin);
+  performance.Integer("measure_port", 0, UINT16_MAX, to.measure_port);
 }
 
 void ConfigReader::ReadLog(const Section& log) {
@@ -399,7 +400,8 @@ Config ConfigReader::Read(const nlohmann::json& tree) {
                         {"private_key_file", "rekey_after_s", "rekey_after_packets", "state_dir"}));
   ReadTunnel(root.Sub("tunnel", {"paths", "listen", "peers", "lanes", "bonding", "ciphers"}));
   ReadControl(root.Sub("control", {"socket", "http"}));
-  ReadPerformance(root.Sub("performance", {"workers", "io", "aead", "offloads", "pin"}));
+  ReadPerformance(
+      root.Sub("performance", {"workers", "io", "aead", "offloads", "pin", "measure_port"}));
   ReadLog(root.Sub("log", {"level", "format"}));
   return std::move(config_);
 }

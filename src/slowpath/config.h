@@ -96,6 +96,7 @@ struct PerformanceConfig {
   std::string aead = "auto";  // "ipsec-mb", "sodium"; see ChooseAeads()
   bool offloads = true;
   bool pin = true;
+  uint16_t measure_port = 7799;  // for `braid bench peer` of the other end; 0 is off
 
   bool operator==(const PerformanceConfig&) const = default;
 };

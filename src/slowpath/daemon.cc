@@ -19,8 +19,10 @@
 #include "slowpath/control_server.h"
 #include "slowpath/handshake_counter.h"
 #include "slowpath/key_file.h"
+#include "slowpath/measure_responder.h"
 #include "slowpath/net_setup.h"
 #include "slowpath/path_meter.h"
+#include "slowpath/peer_address.h"
 #include "slowpath/peers.h"
 #include "slowpath/status.h"
 #include "slowpath/tunnel_sockets.h"
@@ -66,6 +68,7 @@ class Daemon final : private PeerHost {
   absl::Status OpenDevice();
   absl::Status StartWorkers();
   absl::Status AddPeers();
+  absl::Status ListenForMeasurements();
   absl::Status ListenForControl();
   absl::StatusOr<int> ChooseMtu();
   std::vector<PeerPath> ClientPaths() const;
@@ -88,7 +91,8 @@ class Daemon final : private PeerHost {
   void ResolveEndpoints();
   void Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint);
   uint64_t TunQueueDrops();
-  ControlResult OnControl(std::string_view verb);
+  ControlResult OnControl(std::string_view verb, const nlohmann::json& params);
+  ControlResult DescribePeer(const nlohmann::json& params) const;
   void Shutdown();
 
   // PeerHost
@@ -128,6 +132,7 @@ class Daemon final : private PeerHost {
   std::optional<Peers> peers_;
   std::vector<std::unique_ptr<SlowSocket>> slow_sockets_;
   std::optional<asio::posix::stream_descriptor> events_;
+  std::unique_ptr<MeasureResponder> measure_;
   std::unique_ptr<ControlServer> control_;
   asio::ip::udp::resolver resolver_{io_};
   std::chrono::steady_clock::time_point next_resolve_{};
@@ -138,8 +143,9 @@ class Daemon final : private PeerHost {
 // --- Bring-up ---
 
 absl::Status Daemon::Run() {
-  for (auto step : {&Daemon::ReadKeys, &Daemon::OpenSockets, &Daemon::OpenDevice,
-                    &Daemon::StartWorkers, &Daemon::AddPeers, &Daemon::ListenForControl}) {
+  for (auto step :
+       {&Daemon::ReadKeys, &Daemon::OpenSockets, &Daemon::OpenDevice, &Daemon::StartWorkers,
+        &Daemon::AddPeers, &Daemon::ListenForMeasurements, &Daemon::ListenForControl}) {
     absl::Status status = (this->*step)();
     // The kernel may need a moment to let go of what a killed daemon has held.
     const TimeNs give_up_ns = MonotonicNowNs() + kWaitForPredecessorNs;
@@ -325,10 +331,34 @@ absl::Status Daemon::AddPeers() {
   return absl::OkStatus();
 }
 
+// A tunnel that cannot be measured is still a tunnel.
+absl::Status Daemon::ListenForMeasurements() {
+  if (config_.performance.measure_port == 0) return absl::OkStatus();
+  MeasureResponderOptions options;
+  for (const IpPrefix& prefix : config_.network.addresses) {
+    options.addresses.push_back(prefix.address);
+  }
+  options.port = config_.performance.measure_port;
+  options.device = config_.network.device;
+  options.public_key = EncodeKey(identity_.public_key);
+  // This machine reaches its own inner addresses without the tunnel.
+  options.allows = [this, own = options.addresses](const IpAddress& address) {
+    return std::find(own.begin(), own.end(), address) == own.end() &&
+           workers_.routes()->Lookup(address) != kNoPeer;
+  };
+  measure_ = std::make_unique<MeasureResponder>(io_, std::move(options));
+  if (absl::Status status = measure_->Listen(); !status.ok()) {
+    Warn("performance.measure_port: " + std::string(status.message()) +
+         "; no peer can measure there");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Daemon::ListenForControl() {
-  auto server = ControlServer::Listen(
-      io_, config_.control.socket,
-      [this](std::string_view verb, const nlohmann::json&) { return OnControl(verb); });
+  auto server = ControlServer::Listen(io_, config_.control.socket,
+                                      [this](std::string_view verb, const nlohmann::json& params) {
+                                        return OnControl(verb, params);
+                                      });
   if (!server.ok()) return server.status();
   control_ = *std::move(server);
   return absl::OkStatus();
@@ -503,7 +533,7 @@ uint64_t Daemon::TunQueueDrops() {
   return tun_queue_drops_;
 }
 
-ControlResult Daemon::OnControl(std::string_view verb) {
+ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& params) {
   if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "status") {
     return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads,
@@ -514,7 +544,33 @@ ControlResult Daemon::OnControl(std::string_view verb) {
     asio::post(io_, [this] { Shutdown(); });
     return std::string("{}");
   }
+  if (verb == "peer") return DescribePeer(params);
   return UnknownVerb(verb);
+}
+
+// What somebody needs who wants to reach one peer through the tunnel.
+ControlResult Daemon::DescribePeer(const nlohmann::json& params) const {
+  const auto name = params.find("name");
+  if (name == params.end() || !name->is_string()) {
+    return ControlError{ControlCode::kBadParams, "\"name\" must be the name of a peer"};
+  }
+  for (size_t slot = 0; slot < config_.tunnel.peers.size(); ++slot) {
+    const PeerConfig& peer = config_.tunnel.peers[slot];
+    if (peer.name != name->get_ref<const std::string&>()) continue;
+    nlohmann::ordered_json json;
+    json["name"] = peer.name;
+    json["public_key"] = EncodeKey(peer.public_key);
+    json["established"] = peers_->all()[slot]->established();
+    json["addresses"] = nlohmann::ordered_json::array();
+    for (const IpAddress& address : PeerAddresses(config_, peer)) {
+      json["addresses"].push_back(address.ToString());
+    }
+    json["device"] = config_.network.device;
+    json["measure_port"] = config_.performance.measure_port;
+    return ToJsonText(json);
+  }
+  return ControlError{ControlCode::kNotFound,
+                      "there is no peer of this name; \"braid status\" lists them"};
 }
 
 // In reverse order of the bring-up; io_.run() returns when nothing is left to wait for.
@@ -523,6 +579,7 @@ void Daemon::Shutdown() {
   stopping_ = true;
   sd_notify(0, "STOPPING=1");
   spdlog::info("stopping");
+  if (measure_) measure_->Close();
   peers_->Close(MonotonicNowNs());
   resolver_.cancel();
   tick_.cancel();

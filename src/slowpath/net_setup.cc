@@ -4,7 +4,6 @@
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <netlink/msg.h>
-#include <netlink/netlink.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <sys/socket.h>
@@ -13,24 +12,12 @@
 
 #include "base/limits.h"
 #include "io/unique_fd.h"
+#include "slowpath/netlink.h"
 
 namespace braid {
 namespace {
 
 constexpr int kTxQueuePackets = 1000;
-
-template <auto kFree>
-struct Freer {
-  template <typename T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
-using NetlinkSocket = std::unique_ptr<nl_sock, Freer<nl_socket_free>>;
-
-absl::Status NetlinkError(int error, const std::string& what) {
-  return absl::UnavailableError(what + ": " + nl_geterror(error));
-}
 
 // A socket of rtnetlink and the device's index there.
 struct Device {
@@ -39,11 +26,9 @@ struct Device {
 };
 
 absl::StatusOr<Device> Open(const std::string& name) {
-  Device device{NetlinkSocket(nl_socket_alloc()), static_cast<int>(if_nametoindex(name.c_str()))};
-  if (device.socket == nullptr) return absl::ResourceExhaustedError("rtnetlink: no memory");
-  if (const int result = nl_connect(device.socket.get(), NETLINK_ROUTE); result < 0) {
-    return NetlinkError(result, "cannot open rtnetlink");
-  }
+  auto socket = OpenRtnetlink();
+  if (!socket.ok()) return socket.status();
+  Device device{*std::move(socket), static_cast<int>(if_nametoindex(name.c_str()))};
   if (device.index == 0) return absl::NotFoundError("device \"" + name + "\" has vanished");
   return device;
 }
@@ -51,7 +36,7 @@ absl::StatusOr<Device> Open(const std::string& name) {
 absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
   const int datagram_bytes = mtu + static_cast<int>(kSealOverheadBytes);
   const int gso_max_bytes = static_cast<int>(kMaxUdpPayloadBytes) / datagram_bytes * mtu;
-  const std::unique_ptr<nl_msg, Freer<nlmsg_free>> message(
+  const std::unique_ptr<nl_msg, NetlinkFreer<nlmsg_free>> message(
       nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK));
   ifinfomsg header{};
   header.ifi_index = device.index;
@@ -71,9 +56,9 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
 }
 
 absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
-  const std::unique_ptr<rtnl_addr, Freer<rtnl_addr_put>> address(rtnl_addr_alloc());
+  const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
   const bool v6 = prefix.address.is_v6();
-  const std::unique_ptr<nl_addr, Freer<nl_addr_put>> local(
+  const std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>> local(
       nl_addr_build(v6 ? AF_INET6 : AF_INET, prefix.address.bytes.data(), v6 ? 16 : 4));
   nl_addr_set_prefixlen(local.get(), prefix.length);
   rtnl_addr_set_ifindex(address.get(), device.index);
@@ -110,7 +95,7 @@ absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name) {
   rtnl_link* found = nullptr;
   const int result = rtnl_link_get_kernel(device->socket.get(), device->index, nullptr, &found);
   if (result < 0) return NetlinkError(result, "cannot read the counters of \"" + name + "\"");
-  const std::unique_ptr<rtnl_link, Freer<rtnl_link_put>> link(found);
+  const std::unique_ptr<rtnl_link, NetlinkFreer<rtnl_link_put>> link(found);
   return rtnl_link_get_stat(link.get(), RTNL_LINK_TX_DROPPED);
 }
 

@@ -29,6 +29,8 @@ class WorkerGroup {
   void Tell(const Command& command);
   // Publishes another table; the one before is retired.
   void SetRoutes(std::shared_ptr<const RouteTable> routes);
+  // The table as it is now; nullptr before the first.
+  const RouteTable* routes() const { return routes_.get(); }
   // Lets go of something that the workers were told to forget once all of them have done so.
   void Retire(std::shared_ptr<const void> withdrawn);
   // Sends what waited for room, frees what is no longer used. Now and then.

@@ -109,6 +109,7 @@ TEST(ConfigTest, MinimalClientHasTheDefaults) {
   EXPECT_EQ(config.performance.aead, "auto");
   EXPECT_TRUE(config.performance.offloads);
   EXPECT_TRUE(config.performance.pin);
+  EXPECT_EQ(config.performance.measure_port, 7799);
   EXPECT_EQ(config.log.level, "info");
   EXPECT_EQ(config.log.format, LogFormat::kText);
 }
@@ -126,7 +127,7 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
       "lanes": 128, "bonding": {"mode": "redundant"}, "ciphers": ["chacha20-poly1305"]},
     "control": {"socket": "b.sock", "http": {"address": "127.0.0.1:7780"}},
     "performance": {"workers": 64, "io": "epoll", "aead": "sodium", "offloads": false,
-                    "pin": false},
+                    "pin": false, "measure_port": 65535},
     "log": {"level": "debug", "format": "json"}})"));
   tree["tunnel"]["peers"][0]["preshared_key_file"] = "/keys/psk";
   tree["tunnel"]["peers"][0]["keepalive_s"] = 0.5;
@@ -160,6 +161,7 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   EXPECT_EQ(config.performance.aead, "sodium");
   EXPECT_FALSE(config.performance.offloads);
   EXPECT_FALSE(config.performance.pin);
+  EXPECT_EQ(config.performance.measure_port, 65535);
   EXPECT_EQ(config.log.level, "debug");
   EXPECT_EQ(config.log.format, LogFormat::kJson);
 }
@@ -348,6 +350,9 @@ INSTANTIATE_TEST_SUITE_P(Rest, WrongClientTest,
                                            WrongValue{"/control/http/address", "\"[ff02::1]:80\""},
                                            WrongValue{"/performance/workers", "0"},
                                            WrongValue{"/performance/workers", "65"},
+                                           WrongValue{"/performance/measure_port", "65536"},
+                                           WrongValue{"/performance/measure_port", "-1"},
+                                           WrongValue{"/performance/measure_port", "\"auto\""},
                                            WrongValue{"/performance/offloads", "1"},
                                            WrongValue{"/performance/pin", "\"true\""}));
 

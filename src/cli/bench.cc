@@ -1,0 +1,90 @@
+// `braid bench`: what this machine, and a tunnel on it, can do.
+#include "cli/bench.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_format.h"
+#include "cli/cli.h"
+
+namespace braid {
+namespace {
+
+constexpr DurationNs kTellEveryNs = 3 * kSecondNs;
+
+}  // namespace
+
+std::vector<int> UsableCpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+void PinTo(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<size_t>(cpu), &set);
+  pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+BenchProgress::BenchProgress(int steps)
+    : steps_(steps), is_terminal_(isatty(STDERR_FILENO) == 1), told_ns_(MonotonicNowNs()) {}
+
+BenchProgress::~BenchProgress() {
+  if (is_terminal_) std::cerr << "\r\x1b[K" << std::flush;
+}
+
+void BenchProgress::Step(const std::string& what) {
+  const std::string text = absl::StrFormat("[%d/%d] %s", ++step_, steps_, what);
+  if (is_terminal_) {
+    std::cerr << '\r' << text << "\x1b[K" << std::flush;
+  } else if (MonotonicNowNs() - told_ns_ >= kTellEveryNs) {
+    told_ns_ = MonotonicNowNs();
+    std::cerr << text << std::endl;
+  }
+}
+
+int FailBench(std::string_view command, const absl::Status& status) {
+  std::cerr << "braid bench " << command << ": " << status.message() << '\n';
+  return 1;
+}
+
+template <typename Report>
+std::string ReportText(const Report& report, bool json) {
+  return json ? DescribeReport(report).dump(2) + '\n' : RenderReport(report);
+}
+
+template std::string ReportText(const CryptoReport&, bool);
+template std::string ReportText(const DeviceReport&, bool);
+template std::string ReportText(const TunnelReport&, bool);
+template std::string ReportText(const PeerReport&, bool);
+
+int PrintText(const std::string& text) {
+  std::cout << text << std::flush;
+  if (std::cout) return 0;
+  std::cerr << "braid bench: standard output cannot be written\n";
+  return 1;
+}
+
+void AddBenchCommand(CLI::App& app, int& exit_code) {
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure this machine, a tunnel on it, or one that runs");
+  bench->require_subcommand(1);
+  bench->footer("Help on a measurement: braid bench NAME --help");
+  AddBenchCryptoCommand(*bench, exit_code);
+  AddBenchDeviceCommand(*bench, exit_code);
+  AddBenchTunnelCommand(*bench, exit_code);
+  AddBenchPeerCommand(*bench, exit_code);
+}
+
+}  // namespace braid

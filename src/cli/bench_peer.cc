@@ -1,0 +1,216 @@
+// `braid bench peer`: rate, loss and latency through a tunnel that runs, to one of its peers.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/bench.h"
+#include "slowpath/control_client.h"
+#include "slowpath/control_protocol.h"
+#include "slowpath/measure_client.h"
+
+namespace braid {
+namespace {
+
+struct PeerArguments {
+  std::string name;
+  std::string socket{kDefaultControlSocket};
+  std::string address;
+  int port = 0;  // 0: as here
+  int seconds = 5;
+  int flows = 1;
+  double rate_mbps = 0;  // 0: a tenth of what TCP reached
+  size_t datagram_bytes = 1200;
+  bool json = false;
+};
+
+// What the local daemon knows of the peer.
+struct KnownPeer {
+  std::string public_key;
+  std::string device;
+  int measure_port = 0;
+  std::vector<IpAddress> addresses;
+};
+
+absl::StatusOr<KnownPeer> AskDaemon(const PeerArguments& arguments) {
+  const nlohmann::json params = {{"name", arguments.name}};
+  const auto reply = CallControl(arguments.socket, "peer", ToJsonText(params));
+  if (!reply.ok()) return reply.status();
+  KnownPeer peer;
+  try {
+    const auto json = nlohmann::json::parse(*reply);
+    peer.public_key = json.at("public_key").get<std::string>();
+    peer.device = json.at("device").get<std::string>();
+    peer.measure_port = json.at("measure_port").get<int>();
+    for (const auto& text : json.at("addresses")) {
+      if (const auto address = IpAddress::Parse(text.get<std::string>())) {
+        peer.addresses.push_back(*address);
+      }
+    }
+    if (!json.at("established").get<bool>()) {
+      return absl::UnavailableError(absl::StrCat("the tunnel to \"", arguments.name,
+                                                 "\" is not established; see 'braid status'"));
+    }
+  } catch (const nlohmann::json::exception&) {
+    return absl::InternalError("the daemon's answer is not understood; is it of this version?");
+  }
+  return peer;
+}
+
+absl::StatusOr<std::vector<MeasureTarget>> Targets(const PeerArguments& arguments,
+                                                   const KnownPeer& peer) {
+  std::vector<IpAddress> addresses = peer.addresses;
+  if (!arguments.address.empty()) {
+    const auto address = IpAddress::Parse(arguments.address);
+    if (!address) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--address: \"", arguments.address, "\" is no IP address"));
+    }
+    addresses = {*address};
+  }
+  if (addresses.empty()) {
+    return absl::NotFoundError(
+        "the configuration does not tell which address the peer has inside the tunnel; say it "
+        "with --address");
+  }
+  const int port = arguments.port != 0 ? arguments.port : peer.measure_port;
+  if (port == 0) {
+    return absl::FailedPreconditionError(
+        "measuring is off here (performance.measure_port is 0), so say the peer's with --port");
+  }
+  std::vector<MeasureTarget> targets;
+  for (const IpAddress& address : addresses) {
+    targets.push_back({{address, static_cast<uint16_t>(port)}, peer.device, peer.public_key});
+  }
+  return targets;
+}
+
+class PeerBench {
+ public:
+  PeerBench(const PeerArguments& arguments, std::vector<MeasureTarget> targets)
+      : arguments_(arguments), targets_(std::move(targets)) {}
+
+  absl::StatusOr<PeerReport> Run();
+
+ private:
+  absl::Status Measure(const std::string& name, MeasurePlan plan);
+  MeasurePlan Plan(LoadKind load, bool up, bool down) const;
+  double UdpRate() const;
+
+  const PeerArguments& arguments_;
+  std::vector<MeasureTarget> targets_;  // one, once it has answered
+  PeerReport report_;
+};
+
+MeasurePlan PeerBench::Plan(LoadKind load, bool up, bool down) const {
+  MeasurePlan plan;
+  plan.load = load;
+  plan.up = up;
+  plan.down = down;
+  plan.seconds = arguments_.seconds;
+  plan.flows = arguments_.flows;
+  plan.datagram_bytes = arguments_.datagram_bytes;
+  return plan;
+}
+
+// Loss is of interest where there is room, and datagrams ask much more of a machine than TCP does.
+double PeerBench::UdpRate() const {
+  if (arguments_.rate_mbps > 0) return arguments_.rate_mbps;
+  double least = kMaxMeasureRateMbps;
+  for (const PeerMeasurement& each : report_.measurements) {
+    if (each.result.plan.up) least = std::min(least, each.result.up.mbps);
+    if (each.result.plan.down) least = std::min(least, each.result.down.mbps);
+  }
+  return std::max(least / 10, 1.0);
+}
+
+absl::Status PeerBench::Measure(const std::string& name, MeasurePlan plan) {
+  MeasureHooks hooks;
+  hooks.on_second = [&](const MeasureProgress& progress) {
+    std::ostream& out = arguments_.json ? std::cerr : std::cout;
+    out << RenderProgress(name, plan, progress) << std::endl;
+  };
+  absl::Status first;
+  for (const MeasureTarget& target : targets_) {
+    auto result = braid::Measure(target, plan, hooks);
+    if (result.ok()) {
+      report_.measurements.push_back({name, *std::move(result)});
+      targets_ = {MeasureTarget(target)};
+      return absl::OkStatus();
+    }
+    first.Update(result.status());
+  }
+  return first;
+}
+
+absl::StatusOr<PeerReport> PeerBench::Run() {
+  const auto measure = [this](const std::string& name, LoadKind load, bool up, bool down) {
+    MeasurePlan plan = Plan(load, up, down);
+    if (load == LoadKind::kUdp) plan.rate_mbps = UdpRate();
+    return Measure(name, plan);
+  };
+  absl::Status status = measure("idle", LoadKind::kIdle, false, false);
+  if (status.ok()) status = measure("tcp up", LoadKind::kTcp, true, false);
+  if (status.ok()) status = measure("tcp down", LoadKind::kTcp, false, true);
+  if (status.ok()) status = measure("tcp both", LoadKind::kTcp, true, true);
+  if (status.ok()) status = measure("udp both", LoadKind::kUdp, true, true);
+  if (!status.ok()) return status;
+  report_.peer = arguments_.name;
+  report_.address = targets_.front().at.address.ToString();
+  report_.device = targets_.front().device;
+  return std::move(report_);
+}
+
+int BenchPeer(const PeerArguments& arguments) {
+  const auto peer = AskDaemon(arguments);
+  if (!peer.ok()) return FailBench("peer", peer.status());
+  auto targets = Targets(arguments, *peer);
+  if (!targets.ok()) return FailBench("peer", targets.status());
+  const auto report = PeerBench(arguments, *std::move(targets)).Run();
+  if (!report.ok()) return FailBench("peer", report.status());
+  if (!arguments.json) std::cout << '\n';
+  return PrintReport(*report, arguments.json);
+}
+
+}  // namespace
+
+void AddBenchPeerCommand(CLI::App& bench, int& exit_code) {
+  CLI::App* command =
+      bench.add_subcommand("peer", "Rate, loss and latency to a peer of the running daemon");
+  const auto arguments = std::make_shared<PeerArguments>();
+  command->add_option("NAME", arguments->name, "The peer's name, as in \"braid status\"")
+      ->required();
+  command->add_option("--socket", arguments->socket, "The local daemon's control socket")
+      ->type_name("PATH")
+      ->capture_default_str();
+  command
+      ->add_option("--address", arguments->address,
+                   "The peer's address inside the tunnel, where the configuration does not tell")
+      ->type_name("IP");
+  command->add_option("--port", arguments->port, "Its performance.measure_port, if not as here")
+      ->check(CLI::Range(1, UINT16_MAX));
+  command->add_option("--seconds", arguments->seconds, "Of each of the five measurements")
+      ->check(CLI::Range(1, kMaxMeasureSeconds))
+      ->capture_default_str();
+  command->add_option("--flows", arguments->flows, "TCP streams in each direction")
+      ->check(CLI::Range(1, kMaxMeasureFlows))
+      ->capture_default_str();
+  command
+      ->add_option("--rate", arguments->rate_mbps,
+                   "Of UDP in each direction, instead of a tenth of what TCP reached")
+      ->check(CLI::Range(0.001, static_cast<double>(kMaxMeasureRateMbps)))
+      ->type_name("MBIT/S");
+  command->add_option("--size", arguments->datagram_bytes, "Payload of a UDP datagram")
+      ->check(CLI::Range(kMeasureDatagramBytes, kMaxMeasureDatagramBytes))
+      ->type_name("BYTES")
+      ->capture_default_str();
+  command->add_flag("--json", arguments->json, "Print JSON; the progress goes to standard error");
+  command->callback([arguments, &exit_code] { exit_code = BenchPeer(*arguments); });
+}
+
+}  // namespace braid

@@ -1,0 +1,37 @@
+// The little that all users of rtnetlink (libnl-route) share.
+#pragma once
+
+#include <netlink/netlink.h>
+#include <netlink/socket.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace braid {
+
+template <auto kFree>
+struct NetlinkFreer {
+  template <typename T>
+  void operator()(T* object) const {
+    kFree(object);
+  }
+};
+using NetlinkSocket = std::unique_ptr<nl_sock, NetlinkFreer<nl_socket_free>>;
+
+inline absl::Status NetlinkError(int error, const std::string& what) {
+  return absl::UnavailableError(what + ": " + nl_geterror(error));
+}
+
+inline absl::StatusOr<NetlinkSocket> OpenRtnetlink() {
+  NetlinkSocket socket(nl_socket_alloc());
+  if (socket == nullptr) return absl::ResourceExhaustedError("rtnetlink: no memory");
+  if (const int result = nl_connect(socket.get(), NETLINK_ROUTE); result < 0) {
+    return NetlinkError(result, "cannot open rtnetlink");
+  }
+  return socket;
+}
+
+}  // namespace braid
