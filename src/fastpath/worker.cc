@@ -55,16 +55,7 @@ void Worker::Stop() {
 absl::Status Worker::Prepare() {
   const std::string name = "braid-worker" + std::to_string(state_.options.index);
   pthread_setname_np(pthread_self(), name.c_str());
-  if (state_.options.cpu >= 0) {
-    cpu_set_t cpus;
-    CPU_ZERO(&cpus);
-    CPU_SET(static_cast<size_t>(state_.options.cpu), &cpus);
-    const int error = pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
-    if (error != 0) {
-      return absl::ErrnoToStatus(error, "performance.pin: cannot pin a worker to CPU " +
-                                            std::to_string(state_.options.cpu));
-    }
-  }
+  if (absl::Status s = affinity_.Start(state_.options.cpu); !s.ok()) return s;
   PrepareAeadThread();
   for (auto* pool : {&state_.receive_pool, &state_.train_pool}) {
     auto made =
@@ -181,6 +172,7 @@ void Worker::FinishBatch() {
   state_.backend->Flush();
   transmitter_.AfterFlush();
   receiver_.AfterFlush();
+  affinity_.OnBatch(state_.now_ns);
 }
 
 }  // namespace braid

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "fastpath/cpu_affinity.h"
 #include "fastpath/rx.h"
 #include "fastpath/tx.h"
 #include "fastpath/worker_state.h"
@@ -40,6 +41,7 @@ class Worker final : private Backend::Sink {
   void FinishBatch();
 
   WorkerState state_;
+  CpuAffinity affinity_;
   WorkerMailbox& mailbox_;
   Transmitter transmitter_;
   Receiver receiver_;
