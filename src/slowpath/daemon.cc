@@ -536,9 +536,10 @@ uint64_t Daemon::TunQueueDrops() {
 ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& params) {
   if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "status") {
-    return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads,
-                                      aeads_, stray_drops_, TunQueueDrops(), steered_by_bpf_, mtu_,
-                                      warnings_, started_ns_, MonotonicNowNs()}));
+    return ToJsonText(
+        DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads, aeads_,
+                        stray_drops_, TunQueueDrops(), sockets_->ReceiveQueueDrops(),
+                        steered_by_bpf_, mtu_, warnings_, started_ns_, MonotonicNowNs()}));
   }
   if (verb == "stop") {
     asio::post(io_, [this] { Shutdown(); });
