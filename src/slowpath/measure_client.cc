@@ -178,8 +178,7 @@ absl::Status Client::Load() {
                                    std::move(streams_), target_.tcp_threads);
   end_->Begin();
   TimeNs next_second_ns = end_->start_ns() + kSecondNs;
-  const TimeNs give_up_ns =
-      end_->start_ns() + static_cast<DurationNs>(plan_.seconds) * kSecondNs + kResultWithinNs;
+  const TimeNs give_up_ns = end_->start_ns() + plan_.duration_ns() + kResultWithinNs;
   bool told_sent = false;
   while (!(theirs_.is_last && end_->streams_ended())) {
     end_->Step(std::min(next_second_ns, give_up_ns), {channel_->fd(), hooks_.stop_fd});
