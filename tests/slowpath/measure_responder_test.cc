@@ -288,15 +288,37 @@ TEST_F(MeasureResponderTest, ClosingEndsAMeasurementAtOnce) {
   EXPECT_TRUE(absl::IsAborted(measured.get().status()));
 }
 
-TEST_F(MeasureResponderTest, TheClientStopsWhenItIsTold) {
+TEST_F(MeasureResponderTest, TheClientStopsWhenItIsToldAndTellsWhatThereWas) {
   Start();
   MeasurePlan plan = Plan(LoadKind::kUdp, true, true);
   plan.seconds = kMaxMeasureSeconds;
   const UniqueFd stop(eventfd(0, EFD_CLOEXEC));
+  std::optional<MeasureResult> result;
   MeasureHooks hooks;
   hooks.stop_fd = stop.get();
   hooks.on_second = [&](const MeasureProgress&) { eventfd_write(stop.get(), 1); };
+  hooks.on_stopped = [&](const MeasureResult& stopped) { result = stopped; };
   EXPECT_TRUE(absl::IsCancelled(Measure({at_, "", ""}, plan, hooks).status()));
+  ASSERT_TRUE(result);
+  EXPECT_GE(result->plan.seconds, 1);
+  EXPECT_LT(result->plan.seconds, kMaxMeasureSeconds);
+  EXPECT_GT(result->latency.probes_answered, 0u);
+  for (const DirectionResult* each : {&result->up, &result->down}) {
+    EXPECT_GT(each->mbps, 0);
+    EXPECT_GT(each->datagrams_received, 0u);
+    // What is under way when it ends is not lost.
+    EXPECT_EQ(each->datagrams_lost, 0u);
+  }
+}
+
+TEST_F(MeasureResponderTest, WhoIsStoppedBeforeThereWasSomethingTellsNothing) {
+  Start();
+  const UniqueFd stop(eventfd(1, EFD_CLOEXEC));
+  MeasureHooks hooks;
+  hooks.stop_fd = stop.get();
+  hooks.on_stopped = [](const MeasureResult&) { ADD_FAILURE(); };
+  const auto result = Measure({at_, "", ""}, Plan(LoadKind::kIdle), hooks);
+  EXPECT_TRUE(absl::IsCancelled(result.status())) << result.status();
 }
 
 }  // namespace
