@@ -43,6 +43,7 @@ class LaneSet {
 // name, meaning. The names appear in `braid status`.
 #define BRAID_DROP_REASONS(X)                                                            \
   /* A datagram from the network, before it is known whose it is. */                     \
+  X(socket_queue_full, "a socket's receive queue was full, as the kernel counts it")     \
   X(short_datagram, "shorter than a header, or than a header and a tag")                 \
   X(bad_magic, "another magic")                                                          \
   X(bad_version, "another version")                                                      \

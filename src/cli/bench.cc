@@ -1,8 +1,11 @@
 // `braid bench`: what this machine, and a tunnel on it, can do.
 #include "cli/bench.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -35,6 +38,22 @@ void PinTo(int cpu) {
   CPU_ZERO(&set);
   CPU_SET(static_cast<size_t>(cpu), &set);
   pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+absl::StatusOr<UniqueFd> TakeOverSignals() {
+  sigset_t ending;
+  sigemptyset(&ending);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ending, number);
+  pthread_sigmask(SIG_BLOCK, &ending, nullptr);
+  UniqueFd fd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return absl::ErrnoToStatus(errno, "signalfd");
+  return fd;
+}
+
+int TakeSignal(int signal_fd) {
+  signalfd_siginfo info{};
+  const bool has_come = read(signal_fd, &info, sizeof(info)) == sizeof(info);
+  return has_come ? static_cast<int>(info.ssi_signo) : 0;
 }
 
 BenchProgress::BenchProgress(int steps)

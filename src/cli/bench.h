@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "cli/bench_report.h"
+#include "io/unique_fd.h"
 
 namespace CLI {
 class App;
@@ -25,6 +27,12 @@ void AddBenchPeerCommand(CLI::App& bench, int& exit_code);
 std::vector<int> UsableCpus();
 // The calling thread keeps to this one.
 void PinTo(int cpu);
+
+// The signals that ask a program to end are from now on only read from this descriptor, so that a
+// bench ends in order. Called before any other thread is started.
+absl::StatusOr<UniqueFd> TakeOverSignals();
+// The signal that has come there; 0 when none has.
+int TakeSignal(int signal_fd);
 
 // On standard error: one line that is written anew on a terminal, and elsewhere a line every few
 // seconds.

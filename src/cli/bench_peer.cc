@@ -1,4 +1,6 @@
 // `braid bench peer`: rate, loss and latency through a tunnel that runs, to one of its peers.
+#include <string.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
@@ -92,10 +94,14 @@ absl::StatusOr<std::vector<MeasureTarget>> Targets(const PeerArguments& argument
 
 class PeerBench {
  public:
-  PeerBench(const PeerArguments& arguments, std::vector<MeasureTarget> targets)
-      : arguments_(arguments), targets_(std::move(targets)) {}
+  // Ends when `stop_fd` becomes readable.
+  PeerBench(const PeerArguments& arguments, std::vector<MeasureTarget> targets, int stop_fd)
+      : arguments_(arguments), targets_(std::move(targets)), stop_fd_(stop_fd) {}
 
-  absl::StatusOr<PeerReport> Run();
+  // Cancelled when it was to end.
+  absl::Status Run();
+  // What was measured until Run() returned.
+  PeerReport Report() const;
 
  private:
   absl::Status Measure(const std::string& name, MeasurePlan plan);
@@ -104,7 +110,8 @@ class PeerBench {
 
   const PeerArguments& arguments_;
   std::vector<MeasureTarget> targets_;  // one, once it has answered
-  PeerReport report_;
+  const int stop_fd_;
+  std::vector<PeerMeasurement> measurements_;
 };
 
 MeasurePlan PeerBench::Plan(LoadKind load, bool up, bool down) const {
@@ -122,7 +129,7 @@ MeasurePlan PeerBench::Plan(LoadKind load, bool up, bool down) const {
 double PeerBench::UdpRate() const {
   if (arguments_.rate_mbps > 0) return arguments_.rate_mbps;
   double least = kMaxMeasureRateMbps;
-  for (const PeerMeasurement& each : report_.measurements) {
+  for (const PeerMeasurement& each : measurements_) {
     if (each.result.plan.up) least = std::min(least, each.result.up.mbps);
     if (each.result.plan.down) least = std::min(least, each.result.down.mbps);
   }
@@ -135,20 +142,24 @@ absl::Status PeerBench::Measure(const std::string& name, MeasurePlan plan) {
     std::ostream& out = arguments_.json ? std::cerr : std::cout;
     out << RenderProgress(name, plan, progress) << std::endl;
   };
+  hooks.stop_fd = stop_fd_;
+  hooks.on_stopped = [&](const MeasureResult& result) {
+    measurements_.push_back({name, result, true});
+  };
   absl::Status first;
   for (const MeasureTarget& target : targets_) {
     auto result = braid::Measure(target, plan, hooks);
-    if (result.ok()) {
-      report_.measurements.push_back({name, *std::move(result)});
+    if (result.ok()) measurements_.push_back({name, *result, false});
+    if (result.ok() || absl::IsCancelled(result.status())) {
       targets_ = {MeasureTarget(target)};
-      return absl::OkStatus();
+      return result.status();
     }
     first.Update(result.status());
   }
   return first;
 }
 
-absl::StatusOr<PeerReport> PeerBench::Run() {
+absl::Status PeerBench::Run() {
   const auto measure = [this](const std::string& name, LoadKind load, bool up, bool down) {
     MeasurePlan plan = Plan(load, up, down);
     if (load == LoadKind::kUdp) plan.rate_mbps = UdpRate();
@@ -159,11 +170,12 @@ absl::StatusOr<PeerReport> PeerBench::Run() {
   if (status.ok()) status = measure("tcp down", LoadKind::kTcp, false, true);
   if (status.ok()) status = measure("tcp both", LoadKind::kTcp, true, true);
   if (status.ok()) status = measure("udp both", LoadKind::kUdp, true, true);
-  if (!status.ok()) return status;
-  report_.peer = arguments_.name;
-  report_.address = targets_.front().at.address.ToString();
-  report_.device = targets_.front().device;
-  return std::move(report_);
+  return status;
+}
+
+PeerReport PeerBench::Report() const {
+  const MeasureTarget& target = targets_.front();
+  return {arguments_.name, target.at.address.ToString(), target.device, measurements_};
 }
 
 int BenchPeer(const PeerArguments& arguments) {
@@ -171,10 +183,21 @@ int BenchPeer(const PeerArguments& arguments) {
   if (!peer.ok()) return FailBench("peer", peer.status());
   auto targets = Targets(arguments, *peer);
   if (!targets.ok()) return FailBench("peer", targets.status());
-  const auto report = PeerBench(arguments, *std::move(targets)).Run();
-  if (!report.ok()) return FailBench("peer", report.status());
-  if (!arguments.json) std::cout << '\n';
-  return PrintReport(*report, arguments.json);
+  const auto signals = TakeOverSignals();
+  if (!signals.ok()) return FailBench("peer", signals.status());
+  PeerBench bench(arguments, *std::move(targets), signals->get());
+  const absl::Status status = bench.Run();
+  const int signal = absl::IsCancelled(status) ? TakeSignal(signals->get()) : 0;
+  if (!status.ok() && signal == 0) return FailBench("peer", status);
+  const PeerReport report = bench.Report();
+  int exit_code = 0;
+  if (!report.measurements.empty()) {
+    if (!arguments.json) std::cout << '\n';
+    exit_code = PrintReport(report, arguments.json);
+  }
+  if (signal == 0) return exit_code;
+  FailBench("peer", absl::CancelledError(absl::StrCat("ended by ", strsignal(signal))));
+  return 128 + signal;
 }
 
 }  // namespace

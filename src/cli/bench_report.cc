@@ -334,7 +334,9 @@ std::string RenderReport(const PeerReport& report) {
         each.result.up.datagrams_reordered + each.result.down.datagrams_reordered;
     const std::string late = plan.load == LoadKind::kUdp ? Grouped(static_cast<double>(reordered))
                                                          : std::string(kNothing);
-    table.Add({each.name, rate(plan.up, each.result.up), rate(plan.down, each.result.down),
+    const std::string label =
+        each.interrupted ? absl::StrFormat("%s, %.1f s", each.name, plan.seconds) : each.name;
+    table.Add({label, rate(plan.up, each.result.up), rate(plan.down, each.result.down),
                loss(plan.up, each.result.up), loss(plan.down, each.result.down), late,
                Loss(latency.loss()), answered ? Milliseconds(latency.p50_ms) : kNothing,
                answered ? Milliseconds(latency.p99_ms) : kNothing,
@@ -373,7 +375,8 @@ Json DescribeReport(const PeerReport& report) {
     Json one;
     one["name"] = each.name;
     one["load"] = std::string(LoadKindName(plan.load));
-    one["seconds"] = plan.seconds;
+    one["seconds"] = Rounded(plan.seconds, 3);
+    one["interrupted"] = each.interrupted;
     const bool has_load = plan.load != LoadKind::kIdle;
     one["up"] = has_load && plan.up ? Describe(each.result.up, plan) : Json();
     one["down"] = has_load && plan.down ? Describe(each.result.down, plan) : Json();

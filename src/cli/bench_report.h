@@ -105,6 +105,7 @@ Spread RatioOf(const TunnelFigure& figure);
 struct PeerMeasurement {
   std::string name;
   MeasureResult result;
+  bool interrupted = false;  // it was ended before its time; the result's plan tells when
 };
 
 struct PeerReport {

@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -294,19 +293,6 @@ absl::StatusOr<TunnelReport> TunnelBench::Run(const End& near) {
 
 // --- The supervision ---
 
-constexpr int kEndingSignals[] = {SIGINT, SIGTERM, SIGHUP};
-
-// These signals are from now on only read here, so that nothing is left behind by them.
-absl::StatusOr<UniqueFd> TakeOverSignals() {
-  sigset_t ending;
-  sigemptyset(&ending);
-  for (const int number : kEndingSignals) sigaddset(&ending, number);
-  pthread_sigmask(SIG_BLOCK, &ending, nullptr);  // before any other thread is started
-  UniqueFd fd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!fd) return absl::ErrnoToStatus(errno, "signalfd");
-  return fd;
-}
-
 // Why the work is to end before it has.
 struct Interruption {
   int signal = 0;
@@ -321,9 +307,7 @@ std::optional<Interruption> Supervise(int done_fd, int signal_fd,
   while (true) {
     if (poll(polled.data(), polled.size(), -1) < 0) continue;
     if (polled[0].revents != 0) return std::nullopt;
-    signalfd_siginfo info{};
-    if (read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
-      const auto number = static_cast<int>(info.ssi_signo);
+    if (const int number = TakeSignal(signal_fd); number != 0) {
       return Interruption{number, absl::CancelledError(absl::StrCat("ended by ", strsignal(number),
                                                                     "; nothing is left behind"))};
     }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -112,6 +113,14 @@ void SendDatagram(int fd, const Endpoint& to, const IpAddress& from, Bytes datag
   SendMessage message;
   message.Fill(request, datagram, false);
   sendmsg(fd, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+uint32_t ReceiveQueueDrops(int fd) {
+  uint32_t memory[SK_MEMINFO_VARS] = {};
+  socklen_t length = sizeof(memory);
+  // A kernel that does not count them leaves the zero.
+  getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length);
+  return memory[SK_MEMINFO_DROPS];
 }
 
 int ProbeMaxGsoDatagrams() {

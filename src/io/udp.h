@@ -35,6 +35,10 @@ size_t ReceiveDatagram(int fd, MutableBytes to, Arrival& arrival);
 // Sends one datagram, from `from` if it is set. Errors are the network's business: none is told.
 void SendDatagram(int fd, const Endpoint& to, const IpAddress& from, Bytes datagram);
 
+// What the kernel dropped since the socket was opened because its receive queue was full. Datagrams
+// that the kernel had joined count once. The kernel counts in 32 bits.
+uint32_t ReceiveQueueDrops(int fd);
+
 // How many datagrams one segmented send may hold on this kernel: 128 since Linux 6.9, 64 before.
 int ProbeMaxGsoDatagrams();
 

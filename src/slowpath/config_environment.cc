@@ -90,7 +90,7 @@ json* Overlay::Enter(json& value, const std::string& step, const Override& from)
     Wrong("is a single value; there is nothing inside it that could be set", from);
     return nullptr;
   }
-  here_ += "/" + PointerStep(step);
+  absl::StrAppend(&here_, "/", PointerStep(step));
   if (!value.contains(step)) origins_.Made(here_, from.variable);
   return &value[step];
 }

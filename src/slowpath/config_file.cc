@@ -73,7 +73,8 @@ std::string TreeBuilder::Here() const {
   for (const Container& container : open_) {
     if (container.expects_key) break;
     const json& value = container.subtree.value;
-    here += "/" + (value.is_array() ? std::to_string(value.size()) : PointerStep(container.key));
+    absl::StrAppend(&here, "/",
+                    value.is_array() ? std::to_string(value.size()) : PointerStep(container.key));
   }
   return here;
 }

@@ -66,6 +66,7 @@ class Daemon final : private PeerHost {
   absl::Status ReadKeys();
   absl::Status OpenSockets();
   absl::Status OpenDevice();
+  absl::Status SteerByLanes(int lanes);
   absl::Status StartWorkers();
   absl::Status AddPeers();
   absl::Status ListenForMeasurements();
@@ -97,7 +98,7 @@ class Daemon final : private PeerHost {
 
   // PeerHost
   void SendDatagram(const Route& route, Bytes datagram) override;
-  void Tell(const Command& command) override { workers_.Tell(command); }
+  void Tell(const Command& command) override;
   void Retire(std::unique_ptr<const Keypair> keypair) override {
     workers_.Retire(std::move(keypair));
   }
@@ -106,6 +107,7 @@ class Daemon final : private PeerHost {
   void OnSessionMtu(PeerSlot peer, uint16_t mtu) override;
   void Report(const std::string& line) override { spdlog::info("{}", line); }
 
+  void SteerByAgreedLanes();
   void Warn(std::string warning);
 
   const Config& config_;
@@ -122,8 +124,9 @@ class Daemon final : private PeerHost {
   std::optional<TunnelSockets> sockets_;
   std::optional<TunDevice> device_;
   bool steered_by_bpf_ = false;
-  int own_mtu_ = 0;  // as configured, or as the paths allow
-  int mtu_ = 0;      // of the device
+  int steered_lanes_ = 0;  // that the steering program counts with
+  int own_mtu_ = 0;        // as configured, or as the paths allow
+  int mtu_ = 0;            // of the device
   uint64_t tun_queue_drops_ = 0;
   std::unique_ptr<PacketPool> stray_pool_;
   DropCounters stray_drops_;
@@ -224,15 +227,20 @@ absl::Status Daemon::OpenDevice() {
          (device_->offloads.tso ? "UDP" : "TCP and UDP") + " segmentation offload");
   }
   if (workers_.workers() > 1) {
-    auto program = LoadLaneSteering(config_.tunnel.lanes, workers_.workers());
-    absl::Status status = program.status();
-    if (status.ok()) status = AttachLaneSteering(device_->queues[0].get(), program->get());
+    absl::Status status = SteerByLanes(config_.tunnel.lanes);
     steered_by_bpf_ = status.ok();
     if (!status.ok()) {
       Warn(std::string(status.message()) + ": workers hand packets to each other instead");
     }
   }
   return SetUpDevice(config_.network.device, config_.network.addresses, mtu_);
+}
+
+absl::Status Daemon::SteerByLanes(int lanes) {
+  steered_lanes_ = lanes;
+  auto program = LoadLaneSteering(lanes, workers_.workers());
+  if (!program.ok()) return program.status();
+  return AttachLaneSteering(device_->queues[0].get(), program->get());
 }
 
 absl::Status Daemon::StartWorkers() {
@@ -506,6 +514,30 @@ void Daemon::Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint) {
       });
 }
 
+void Daemon::Tell(const Command& command) {
+  workers_.Tell(command);
+  if (command.type == Command::Type::kSendUnder) SteerByAgreedLanes();
+}
+
+// Two ends that want different numbers of lanes agree on the smaller, and the steering program has
+// to count with that. There is one program for the whole device, and it does not know whom a packet
+// is for: a client steers for its servers when they agree on one number, a server's clients may
+// each have another, so what goes to them is handed over where it has to be.
+void Daemon::SteerByAgreedLanes() {
+  if (!steered_by_bpf_ || config_.role == Role::kServer) return;
+  int agreed = 0;
+  for (const auto& peer : peers_->all()) {
+    if (!peer->established()) continue;
+    if (agreed != 0 && peer->current->lanes != agreed) return;
+    agreed = peer->current->lanes;
+  }
+  if (agreed == 0 || agreed == steered_lanes_) return;
+  if (absl::Status status = SteerByLanes(agreed); !status.ok()) {
+    Warn(std::string(status.message()) + " for " + std::to_string(agreed) +
+         " lanes: workers hand packets to each other");
+  }
+}
+
 // A client whose MTU is automatic follows what its servers carry, so that its own kernel fragments
 // or refuses what would not fit.
 void Daemon::OnSessionMtu(PeerSlot, uint16_t) {
@@ -536,9 +568,10 @@ uint64_t Daemon::TunQueueDrops() {
 ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& params) {
   if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "status") {
-    return ToJsonText(DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads,
-                                      aeads_, stray_drops_, TunQueueDrops(), steered_by_bpf_, mtu_,
-                                      warnings_, started_ns_, MonotonicNowNs()}));
+    return ToJsonText(
+        DescribeStatus({config_, *peers_, workers_, meters_, device_->offloads, aeads_,
+                        stray_drops_, TunQueueDrops(), sockets_->ReceiveQueueDrops(),
+                        steered_by_bpf_, mtu_, warnings_, started_ns_, MonotonicNowNs()}));
   }
   if (verb == "stop") {
     asio::post(io_, [this] { Shutdown(); });

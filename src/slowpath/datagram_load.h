@@ -39,6 +39,7 @@ class DatagramLoad {
 
   uint64_t probes_sent() const { return probes_sent_; }
   uint64_t probes_answered() const { return echoes_.received(); }
+  uint64_t probes_overtaken() const { return echoes_.Lost(); }  // a later one was answered
   const LatencyHistogram& latency() const { return latency_; }
   // Since the last call.
   LatencyHistogram TakeRecentLatency();

@@ -42,7 +42,7 @@ LoadEnd::LoadEnd(const MeasurePlan& plan, Side side, UniqueFd udp, std::vector<U
 
 void LoadEnd::Begin() {
   start_ns_ = MonotonicNowNs();
-  end_ns_ = start_ns_ + static_cast<DurationNs>(plan_.seconds) * kSecondNs;
+  end_ns_ = start_ns_ + plan_.duration_ns();
   datagrams_.Start(start_ns_, end_ns_);
   if (tcp_ != nullptr) tcp_->Start(end_ns_);
 }

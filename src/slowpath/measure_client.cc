@@ -61,7 +61,9 @@ class Client {
   absl::Status OpenStreams();
   absl::Status Load();
   absl::Status ReadReports();
-  MeasureResult Result() const;
+  MeasureResult Result(uint64_t sent_up, uint64_t sent_down, uint64_t probes_sent) const;
+  MeasureResult FinalResult() const;
+  void TellStopped() const;
   void SayGoodbye();
 
   absl::StatusOr<MeasureLine> WaitForLine();
@@ -178,12 +180,14 @@ absl::Status Client::Load() {
                                    std::move(streams_), target_.tcp_threads);
   end_->Begin();
   TimeNs next_second_ns = end_->start_ns() + kSecondNs;
-  const TimeNs give_up_ns =
-      end_->start_ns() + static_cast<DurationNs>(plan_.seconds) * kSecondNs + kResultWithinNs;
+  const TimeNs give_up_ns = end_->start_ns() + plan_.duration_ns() + kResultWithinNs;
   bool told_sent = false;
   while (!(theirs_.is_last && end_->streams_ended())) {
     end_->Step(std::min(next_second_ns, give_up_ns), {channel_->fd(), hooks_.stop_fd});
-    if (stopping()) return absl::CancelledError("stopped");
+    if (stopping()) {
+      TellStopped();
+      return absl::CancelledError("stopped");
+    }
     if (absl::Status status = ReadReports(); !status.ok()) {
       return absl::AbortedError(
           absl::StrCat("the measurement broke off: ", std::string(status.message())));
@@ -265,20 +269,37 @@ DirectionResult ResultOf(const EndReport& receiver, uint64_t sent, const Measure
   return result;
 }
 
-MeasureResult Client::Result() const {
-  const EndReport ours = end_->Report();
+MeasureResult Client::Result(uint64_t sent_up, uint64_t sent_down, uint64_t probes_sent) const {
   MeasureResult result;
   result.plan = plan_;
-  result.up = ResultOf(theirs_, ours.datagrams_sent, plan_);
-  result.down = ResultOf(ours, theirs_.datagrams_sent, plan_);
+  result.up = ResultOf(theirs_, sent_up, plan_);
+  result.down = ResultOf(end_->Report(), sent_down, plan_);
   const LatencyHistogram& latency = end_->datagrams().latency();
-  result.latency.probes_sent = end_->datagrams().probes_sent();
+  result.latency.probes_sent = probes_sent;
   result.latency.probes_answered = end_->datagrams().probes_answered();
   result.latency.min_ms = Milliseconds(latency.min_ns());
   result.latency.p50_ms = Milliseconds(latency.Percentile(0.5));
   result.latency.p99_ms = Milliseconds(latency.Percentile(0.99));
   result.latency.max_ms = Milliseconds(latency.max_ns());
   return result;
+}
+
+MeasureResult Client::FinalResult() const {
+  return Result(end_->Report().datagrams_sent, theirs_.datagrams_sent,
+                end_->datagrams().probes_sent());
+}
+
+// What was under way is not lost: only those count that must have been before others that came.
+void Client::TellStopped() const {
+  if (!hooks_.on_stopped || theirs_.elapsed_ns == 0) return;
+  const EndReport ours = end_->Report();
+  const DatagramLoad& probes = end_->datagrams();
+  MeasureResult result = Result(theirs_.datagrams_received + theirs_.datagrams_lost,
+                                ours.datagrams_received + ours.datagrams_lost,
+                                probes.probes_answered() + probes.probes_overtaken());
+  const double seconds = static_cast<double>(ours.elapsed_ns) / kSecondNs;
+  result.plan.seconds = std::min(plan_.seconds, seconds);
+  hooks_.on_stopped(result);
 }
 
 // Returns when the other end is ready for the next measurement.
@@ -296,7 +317,7 @@ absl::StatusOr<MeasureResult> Client::Run() {
   for (auto step : {&Client::Agree, &Client::OpenStreams, &Client::Load}) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
   }
-  MeasureResult result = Result();
+  MeasureResult result = FinalResult();
   SayGoodbye();
   return result;
 }

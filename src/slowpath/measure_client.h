@@ -72,6 +72,8 @@ struct MeasureTarget {
 struct MeasureHooks {
   std::function<void(const MeasureProgress&)> on_second;
   int stop_fd = -1;  // becomes readable when the measurement is to end now
+  // What was measured until then, if there was something. Its plan tells how long that was.
+  std::function<void(const MeasureResult&)> on_stopped;
 };
 
 // Errors are one line each: Unavailable and DeadlineExceeded when nobody answers there,

@@ -88,7 +88,7 @@ absl::StatusOr<MeasureLine> ReadRequest(Reader reader) {
   }
   reader.Boolean("up", plan.up);
   reader.Boolean("down", plan.down);
-  reader.Integer("seconds", 1, kMaxMeasureSeconds, plan.seconds);
+  reader.Number("seconds", kMinMeasureSeconds, kMaxMeasureSeconds, plan.seconds);
   reader.Integer("flows", 1, kMaxMeasureFlows, plan.flows);
   reader.Integer("datagram_bytes", kMeasureDatagramBytes, kMaxMeasureDatagramBytes,
                  plan.datagram_bytes);

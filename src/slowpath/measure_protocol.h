@@ -35,6 +35,7 @@ namespace braid {
 
 inline constexpr int kMeasureVersion = 1;
 inline constexpr size_t kMaxMeasureLineBytes = 2048;  // without its newline
+inline constexpr double kMinMeasureSeconds = 0.01;
 inline constexpr int kMaxMeasureSeconds = 60;
 inline constexpr int kMaxMeasureFlows = 16;  // in each direction
 inline constexpr size_t kMaxMeasureDatagramBytes = 16384;
@@ -48,11 +49,12 @@ struct MeasurePlan {
   LoadKind load = LoadKind::kIdle;
   bool up = false;  // from client to server
   bool down = false;
-  int seconds = 1;
+  double seconds = 1;
   int flows = 1;                 // TCP streams in each direction
   size_t datagram_bytes = 1200;  // UDP payload
   double rate_mbps = 0;          // of UDP payload in each direction; 0: as fast as possible
 
+  DurationNs duration_ns() const { return static_cast<DurationNs>(seconds * kSecondNs); }
   // The streams are numbered: those up first.
   int streams_up() const { return load == LoadKind::kTcp && up ? flows : 0; }
   int streams_down() const { return load == LoadKind::kTcp && down ? flows : 0; }

@@ -8,13 +8,13 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <chrono>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "slowpath/measure_protocol.h"
-#include "slowpath/measure_session.h"
 #include "slowpath/measure_socket.h"
 
 namespace braid {
@@ -97,7 +97,7 @@ class MeasureResponder::Core::Opening : public std::enable_shared_from_this<Open
   const Endpoint& remote() const { return remote_; }
 
   void Start() {
-    deadline_.expires_after(kMeasureOpeningTimeout);
+    deadline_.expires_after(std::chrono::nanoseconds(core_->options_.opening_within_ns));
     deadline_.async_wait([self = shared_from_this()](const error_code& error) {
       if (!error) self->End();
     });
@@ -225,6 +225,7 @@ void MeasureResponder::Core::OnRequest(Opening& opening, const MeasureRequest& r
   }
   MeasureSessionOptions options;
   options.request = request;
+  options.limits = options_.session_limits;
   options.remote = opening.remote();
   options.device = options_.device;
   options.public_key = options_.public_key;

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,12 +14,13 @@
 
 #include "absl/status/status.h"
 #include "base/address.h"
+#include "base/clock.h"
+#include "slowpath/measure_session.h"
 
 namespace braid {
 
 inline constexpr size_t kMaxMeasureOpenings = 40;  // connections that have not said what they are
 inline constexpr int kMaxMeasureConnectionsPerSecond = 200;
-inline constexpr std::chrono::seconds kMeasureOpeningTimeout{3};
 
 struct MeasureResponderOptions {
   std::vector<IpAddress> addresses;
@@ -30,6 +30,9 @@ struct MeasureResponderOptions {
   int tcp_threads = 1;
   // Whether somebody at this address may measure at all.
   std::function<bool(const IpAddress&)> allows;
+  // For a connection to say what it is.
+  DurationNs opening_within_ns = 3 * kSecondNs;
+  MeasureSessionLimits session_limits;
 };
 
 // Lives on the thread of its io_context, which must outlive it.

@@ -17,12 +17,9 @@
 namespace braid {
 namespace {
 
-constexpr DurationNs kStreamsWithinNs = 5 * kSecondNs;  // from the request to the last stream
-constexpr DurationNs kGraceNs = 5 * kSecondNs;          // for what is under way at the end
+constexpr DurationNs kGraceNs = 5 * kSecondNs;  // for what is under way at the end
 constexpr DurationNs kGoodbyeWithinNs = 2 * kSecondNs;
 constexpr DurationNs kReportEveryNs = 200 * kMillisecondNs;
-// What was sent last has arrived by then, or never will.
-constexpr DurationNs kSettleNs = 300 * kMillisecondNs;
 constexpr size_t kTokenBytes = 16;
 
 std::string RandomToken() {
@@ -44,15 +41,15 @@ void WaitFor(int a, int b, TimeNs until_ns) {
 
 }  // namespace
 
-DurationNs MeasureSession::LongestNs(const MeasurePlan& plan) {
-  return kStreamsWithinNs + static_cast<DurationNs>(plan.seconds) * kSecondNs + kGraceNs +
+DurationNs MeasureSession::LongestNs(const MeasureSessionOptions& options) {
+  return options.limits.streams_within_ns + options.request.plan.duration_ns() + kGraceNs +
          kGoodbyeWithinNs;
 }
 
 MeasureSession::MeasureSession(MeasureSessionOptions options, UniqueFd control)
     : options_(std::move(options)),
       token_(RandomToken()),
-      deadline_ns_(MonotonicNowNs() + LongestNs(options_.request.plan)),
+      deadline_ns_(MonotonicNowNs() + LongestNs(options_)),
       channel_(std::move(control)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
@@ -121,8 +118,7 @@ absl::Status MeasureSession::Measure() {
   std::optional<uint64_t> sent;
   TimeNs next_report_ns = end.start_ns() + kReportEveryNs;
   TimeNs settled_ns = UINT64_MAX;
-  const TimeNs give_up_ns =
-      end.start_ns() + static_cast<DurationNs>(plan.seconds) * kSecondNs + kGraceNs;
+  const TimeNs give_up_ns = end.start_ns() + plan.duration_ns() + kGraceNs;
   while (MonotonicNowNs() < std::min(settled_ns, give_up_ns)) {
     end.Step(std::min({next_report_ns, settled_ns, give_up_ns}), {channel_.fd(), wake_.get()});
     if (stopping()) return absl::CancelledError("the daemon stops");
@@ -133,7 +129,9 @@ absl::Status MeasureSession::Measure() {
       next_report_ns = now_ns + kReportEveryNs;
     }
     const bool all_sent = sent && end.sends_no_more() && end.streams_ended();
-    if (all_sent && settled_ns == UINT64_MAX) settled_ns = now_ns + kSettleNs;
+    if (all_sent && settled_ns == UINT64_MAX) {
+      settled_ns = now_ns + options_.limits.settle_ns;
+    }
   }
   EndReport result = end.Report(sent);
   result.is_last = true;
@@ -155,7 +153,7 @@ absl::StatusOr<UniqueFd> MeasureSession::OpenDatagrams() {
 
 absl::StatusOr<std::vector<UniqueFd>> MeasureSession::CollectStreams() {
   const auto wanted = static_cast<size_t>(options_.request.plan.streams());
-  const TimeNs until_ns = MonotonicNowNs() + kStreamsWithinNs;
+  const TimeNs until_ns = MonotonicNowNs() + options_.limits.streams_within_ns;
   while (MonotonicNowNs() < until_ns) {
     if (stopping()) return absl::CancelledError("the daemon stops");
     {

@@ -20,8 +20,15 @@
 
 namespace braid {
 
+struct MeasureSessionLimits {
+  DurationNs streams_within_ns = 5 * kSecondNs;  // from the request to the last stream
+  // What was sent last has arrived by then, or never will.
+  DurationNs settle_ns = 300 * kMillisecondNs;
+};
+
 struct MeasureSessionOptions {
   MeasureRequest request;
+  MeasureSessionLimits limits;
   Endpoint local;  // of the connection that the request came over; datagrams go to the same port
   Endpoint remote;
   std::string device;      // that the sockets are bound to; empty: none
@@ -34,7 +41,7 @@ struct MeasureSessionOptions {
 class MeasureSession {
  public:
   // Longer than this no session lasts.
-  static DurationNs LongestNs(const MeasurePlan& plan);
+  static DurationNs LongestNs(const MeasureSessionOptions& options);
 
   MeasureSession(MeasureSessionOptions options, UniqueFd control);
   // Ends it now, and waits for its thread.

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "slowpath/cpu_list.h"
 
 namespace braid {
@@ -237,11 +238,7 @@ absl::StatusOr<std::string> HostSettings::Read(const Setting& setting) {
     case Kind::kSpread: {
       const auto table = ethtool_.Indirection(setting.device);
       if (!table.ok()) return table.status();
-      std::string text;
-      for (const uint32_t queue : table->queues) {
-        text += (text.empty() ? "" : ",") + std::to_string(queue);
-      }
-      return text;
+      return absl::StrJoin(table->queues, ",");
     }
   }
   return absl::InternalError("a setting of no kind");

@@ -22,6 +22,7 @@ struct StatusSources {
   const AeadSuite& aeads;
   const DropCounters& stray_drops;  // between the slow lane's sockets and the workers
   uint64_t tun_queue_drops;         // as the kernel counts them
+  uint64_t socket_queue_drops;      // as well
   bool steered_by_bpf;
   int mtu;
   const std::vector<std::string>& warnings;

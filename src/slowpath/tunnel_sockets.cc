@@ -94,6 +94,12 @@ absl::Status TunnelSockets::OpenServerGroup(const Endpoint& listen, uint16_t gro
   return absl::OkStatus();
 }
 
+uint64_t TunnelSockets::ReceiveQueueDrops() const {
+  uint64_t drops = 0;
+  for (const UdpSocket& socket : sockets_) drops += braid::ReceiveQueueDrops(socket.fd.get());
+  return drops;
+}
+
 std::vector<WorkerSocket> TunnelSockets::OfWorker(int worker) const {
   std::vector<WorkerSocket> sockets;
   for (const Owned& owned : owned_) {

@@ -30,6 +30,7 @@ class TunnelSockets {
 
   std::vector<WorkerSocket> OfWorker(int worker) const;
   const std::vector<SlowSocket>& slow() const { return slow_; }  // by group
+  uint64_t ReceiveQueueDrops() const;                            // of all of them
   bool steered() const { return steered_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
 

@@ -55,6 +55,42 @@ Json ToJson(const UndoEntry& entry) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<UndoEntry>> ParseUndoText(std::string_view text,
+                                                     const std::string& network) {
+  const absl::Status damaged = absl::FailedPreconditionError(
+      "is no undo file of this version, or is damaged; nothing was changed. Look into it, then "
+      "name another with --undo-file or remove it");
+  const Json json = Json::parse(text, nullptr, false);
+  if (!json.is_object() || json.value("version", Json()) != kVersion) return damaged;
+  const auto changes = json.find("changes");
+  if (changes == json.end() || !changes->is_array()) return damaged;
+  std::vector<UndoEntry> entries;
+  for (const Json& change : *changes) {
+    auto entry = ReadEntry(change);
+    if (!entry) return damaged;
+    if (!IsTunable(entry->setting)) {
+      return absl::FailedPreconditionError("tells of \"" + entry->setting.Describe() +
+                                           "\", which tuning never changes; nothing was changed");
+    }
+    entries.push_back(*std::move(entry));
+  }
+  const std::string written_in = TextOf(json, "network_namespace");
+  if (written_in != network) {
+    return absl::FailedPreconditionError(
+        "was written in the network namespace " + written_in + ", and this is " + network +
+        "; run there, name another file with --undo-file, or remove this one if that namespace is "
+        "gone");
+  }
+  return entries;
+}
+
+std::string RenderUndoText(const std::vector<UndoEntry>& entries, const std::string& network) {
+  Json json = {{"version", kVersion}, {"network_namespace", network}, {"changes", Json::array()}};
+  for (const UndoEntry& entry : entries) json["changes"].push_back(ToJson(entry));
+  // Whatever bytes a file held that the kernel let somebody write.
+  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
 absl::StatusOr<UndoFile> UndoFile::Open(const std::string& path, const std::string& network,
                                         bool for_writing) {
   std::string folder = std::filesystem::path(path).parent_path().string();
@@ -79,29 +115,9 @@ absl::Status UndoFile::Load() {
   const auto text = ReadSmallFile(path_, kMaxUndoBytes, FilePrivacy::kOwnerOnly);
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   if (!text.ok()) return Wrong(path_, std::string(text.status().message()));
-  constexpr char kDamaged[] =
-      "is no undo file of this version, or is damaged; nothing was changed. Look into it, then "
-      "name another with --undo-file or remove it";
-  const Json json = Json::parse(*text, nullptr, false);
-  if (!json.is_object() || json.value("version", Json()) != kVersion) return Wrong(path_, kDamaged);
-  const auto changes = json.find("changes");
-  if (changes == json.end() || !changes->is_array()) return Wrong(path_, kDamaged);
-  for (const Json& change : *changes) {
-    auto entry = ReadEntry(change);
-    if (!entry) return Wrong(path_, kDamaged);
-    if (!IsTunable(entry->setting)) {
-      return Wrong(path_, "tells of \"" + entry->setting.Describe() +
-                              "\", which tuning never changes; nothing was changed");
-    }
-    entries_.push_back(*std::move(entry));
-  }
-  const std::string network = TextOf(json, "network_namespace");
-  if (network != network_) {
-    return Wrong(path_,
-                 "was written in the network namespace " + network + ", and this is " + network_ +
-                     "; run there, name another file with --undo-file, or remove this one if "
-                     "that namespace is gone");
-  }
+  auto entries = ParseUndoText(*text, network_);
+  if (!entries.ok()) return Wrong(path_, std::string(entries.status().message()));
+  entries_ = *std::move(entries);
   return absl::OkStatus();
 }
 
@@ -112,11 +128,7 @@ absl::Status UndoFile::Save() const {
     if (error) return Wrong(path_, "cannot be removed: " + error.message());
     return absl::OkStatus();
   }
-  Json json = {{"version", kVersion}, {"network_namespace", network_}, {"changes", Json::array()}};
-  for (const UndoEntry& entry : entries_) json["changes"].push_back(ToJson(entry));
-  // Whatever bytes a file held that the kernel let somebody write.
-  const std::string text = json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
-  const absl::Status status = ReplaceSmallFile(path_, text);
+  const absl::Status status = ReplaceSmallFile(path_, RenderUndoText(entries_, network_));
   return status.ok() ? status : Wrong(path_, std::string(status.message()));
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,6 +26,11 @@ struct UndoEntry {
 
   bool operator==(const UndoEntry&) const = default;
 };
+
+// The text of the file, and back. Errors do not name the file.
+absl::StatusOr<std::vector<UndoEntry>> ParseUndoText(std::string_view text,
+                                                     const std::string& network);
+std::string RenderUndoText(const std::vector<UndoEntry>& entries, const std::string& network);
 
 class UndoFile {
  public:

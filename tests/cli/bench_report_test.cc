@@ -139,5 +139,17 @@ TEST(BenchReportTest, WhatWasNotMeasuredIsNotShownAsZero) {
   EXPECT_THAT(progress, AllOf(HasSubstr("  3 s"), Not(HasSubstr("Mbit/s")), Not(HasSubstr("ms"))));
 }
 
+TEST(BenchReportTest, WhatWasInterruptedSaysHowLongItLasted) {
+  PeerReport report{"hub", "10.77.0.1", "braid0", {Udp(), Udp()}};
+  report.measurements[1].interrupted = true;
+  report.measurements[1].result.plan.seconds = 1.2345;
+  EXPECT_THAT(RenderReport(report), AllOf(HasSubstr("udp both  "), HasSubstr("udp both, 1.2 s")));
+  const auto json = DescribeReport(report)["measurements"];
+  EXPECT_EQ(json[0]["interrupted"], false);
+  EXPECT_EQ(json[1]["interrupted"], true);
+  EXPECT_EQ(json[1]["name"], "udp both");
+  EXPECT_EQ(json[1]["seconds"], 1.235);
+}
+
 }  // namespace
 }  // namespace braid

@@ -5,6 +5,7 @@
 """
 import os
 import random
+import signal
 import socket
 import time
 
@@ -26,6 +27,13 @@ def header(kind=DATA, session=0, lane=0, path=0, epoch=0, flags=0, path_seq=0, s
     return (magic.to_bytes(2, "big") + bytes([version, kind]) + session.to_bytes(4, "big") +
             bytes([lane, path, epoch, flags]) + path_seq.to_bytes(4, "big") +
             sequence.to_bytes(8, "big"))
+
+
+def udp_drops(ns):
+    """What the UDP sockets of this machine have dropped, as the kernel's table of them has it."""
+    with ns.entered():
+        with open("/proc/thread-self/net/udp", encoding="ascii") as file:
+            return sum(int(line.split()[-1]) for line in list(file)[1:])
 
 
 def patched(datagram, offset, new):
@@ -140,6 +148,27 @@ class BadDatagrams(LabTest):
         self.assertGreater(result.received, result.sent * 0.9)
         self.assertLess(tunnel.server.process.resident_bytes() - before, 2 << 20)
         self.assert_no_answer()
+
+    @each(lane=(1, SLOW_LANE))
+    def test_what_a_sockets_queue_had_no_room_for_is_counted(self, lane):
+        sent = 30000  # of which the queue holds a part
+        server = self.start(both={"performance": {"workers": 2}}).server.start()
+        before = server.drops()
+        self.assertEqual(before["socket_queue_full"], 0)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(sent):
+                self.socket.sendto(header(magic=0, lane=lane) + bytes(40), (SERVER, 7700))
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        eventually(lambda: sum(server.drops().values()) == sum(before.values()) + sent, 5,
+                   "each is counted")
+        drops = server.drops()
+        dropped = drops["socket_queue_full"]
+        self.assertGreater(dropped, 0)
+        self.assertEqual(dropped, udp_drops(server.ns))
+        self.assertEqual(drops["bad_magic"] - before["bad_magic"], sent - dropped)
+        self.assertRegex(server.shown_status(), rf"socket_queue_full +{dropped:,}\n")
 
     def test_replayed_datagrams_have_no_effect(self):
         tunnel = self.start().start()

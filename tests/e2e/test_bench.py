@@ -256,6 +256,24 @@ class Bench(LabTest):
         eventually(lambda: not tunnel.client.is_established(), 5, "the client has noticed")
         self.assertIn("not established", self.failed_peer(tunnel.client, "hub"))
 
+    @each(how=(signal.SIGINT, signal.SIGTERM))
+    def test_who_interrupts_is_shown_what_was_measured_so_far(self, how):
+        tunnel = Tunnel(self.lab).start()
+        process = tunnel.client_ns.start("peer", natives.braid(), "bench", "peer", "hub",
+                                         "--socket", tunnel.client.socket_path, "--seconds", 4,
+                                         "--json")
+        eventually(lambda: "tcp up " in process.err(), 10, "it is in the second measurement")
+        process.send_signal(how)
+        self.assertEqual(process.wait(5), 128 + how)
+        self.assertIn("ended by", process.err().splitlines()[-1])
+        idle, tcp = json.loads(process.out())["measurements"]
+        self.assertEqual((idle["name"], idle["interrupted"]), ("idle", False))
+        self.assertEqual((tcp["name"], tcp["interrupted"]), ("tcp up", True))
+        self.assertLess(tcp["seconds"], 4)
+        self.assertGreater(tcp["up"]["mbps"], 0)
+        # Nothing is left of it at the other end either.
+        eventually(lambda: self.stall(tunnel), 10, "others may measure", 0.3)
+
     def test_it_is_reached_through_the_tunnel_only(self):
         tunnel = Tunnel(self.lab).start()
         # Beside the tunnel, at the outer address and at the inner one.

@@ -29,9 +29,10 @@ def udp_reads(ns):
 
 
 class LaneSpread(LabTest):
-    def start(self, workers, coalesced=False):
-        of = lambda count: {"performance": {"workers": count}, "tunnel": {"lanes": LANES}}
-        tunnel = Tunnel(self.lab, client=of(workers[0]), server=of(workers[1]))
+    def start(self, workers, coalesced=False, lanes=(LANES, LANES)):
+        of = lambda end: {"performance": {"workers": workers[end]},
+                          "tunnel": {"lanes": lanes[end]}}
+        tunnel = Tunnel(self.lab, client=of(0), server=of(1))
         if coalesced:
             without_send_offloads(tunnel.client_ns, "server")
             without_send_offloads(tunnel.server_ns, "client")
@@ -52,16 +53,16 @@ class LaneSpread(LabTest):
             for way in ("sum_received", "sum_received_bidir_reverse"):
                 self.assertGreater(report["end"][way]["bytes"], 1 << 20)
 
-    def assert_lanes_spread(self, daemon, count):
+    def assert_lanes_spread(self, daemon, count, lanes=LANES):
         status = daemon.status()
         workers = status["workers"]
         self.assertEqual(len(workers), count)
         self.assertEqual(status["offloads"]["steering"], "bpf" if count > 1 else "ring")
         owners = [lane for worker in workers for lane in worker["lanes"]]
-        self.assertEqual(sorted(owners), list(range(LANES)), "each lane has one worker")
+        self.assertEqual(sorted(owners), list(range(lanes)), "each lane has one worker")
         for number, worker in enumerate(workers):
             with self.subTest(end=daemon.name, worker=number):
-                self.assertIn(len(worker["lanes"]), (LANES // count, -(-LANES // count)))
+                self.assertIn(len(worker["lanes"]), (lanes // count, -(-lanes // count)))
                 self.assertGreater(worker["rx_packets"], 0)
                 self.assertGreater(worker["tx_packets"], 0)
         packets = sum(worker["rx_packets"] + worker["tx_packets"] for worker in workers)
@@ -90,3 +91,20 @@ class LaneSpread(LabTest):
         self.send_many_flows(tunnel)
         for daemon, count in zip(tunnel.daemons, workers):
             self.assert_lanes_spread(daemon, count)
+
+    def test_a_client_steers_by_the_lanes_that_were_agreed_on(self):
+        tunnel = self.start((3, 3), lanes=(16, 6))
+        self.send_many_flows(tunnel)
+        for daemon in tunnel.daemons:
+            self.assert_lanes_spread(daemon, 3, lanes=6)
+        # So it does when the server has come back with another number.
+        self.assertEqual(tunnel.server.stop(), [])
+        tunnel.server.config["tunnel"]["lanes"] = 11
+        tunnel.server.start()
+        tunnel.wait(10)
+        before = tunnel.client.status()
+        self.send_many_flows(tunnel)
+        after = tunnel.client.status()
+        packets = after["peers"][0]["tx_packets"] - before["peers"][0]["tx_packets"]
+        self.assertLessEqual(after["handed_over"] - before["handed_over"],
+                             MOST_HANDED_OVER * packets)

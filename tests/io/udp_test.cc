@@ -121,6 +121,35 @@ TEST(Udp, ProbesHowManyDatagramsOneSendMayHold) {
   });
 }
 
+TEST(Udp, CountsWhatTheReceiveQueueHadNoRoomFor) {
+  testing::InFreshNetwork([] {
+    for (const char* text : {"127.0.0.1", "::1"}) {
+      const UdpSocket receiver = Open({Address(text)});
+      const UdpSocket sender = Open({Address(text)});
+      constexpr uint32_t kSent = 1000;
+      const auto received_of = [&](uint32_t sent) {
+        for (uint32_t i = 0; i < sent; ++i) EXPECT_EQ(SendTo(sender, receiver.local, {1}), 1);
+        uint32_t received = 0;
+        uint8_t byte;
+        while (recv(receiver.fd.get(), &byte, 1, MSG_DONTWAIT) == 1) ++received;
+        return received;
+      };
+      EXPECT_EQ(received_of(kSent), kSent);
+      EXPECT_EQ(ReceiveQueueDrops(receiver.fd.get()), 0u);
+      const int small_bytes = 16 << 10;
+      ASSERT_EQ(
+          setsockopt(receiver.fd.get(), SOL_SOCKET, SO_RCVBUF, &small_bytes, sizeof(small_bytes)),
+          0);
+      const uint32_t received = received_of(kSent);
+      EXPECT_GT(received, 0u);
+      EXPECT_LT(received, kSent);
+      EXPECT_EQ(ReceiveQueueDrops(receiver.fd.get()), kSent - received);
+      EXPECT_EQ(ReceiveQueueDrops(sender.fd.get()), 0u);
+    }
+    EXPECT_EQ(ReceiveQueueDrops(-1), 0u);
+  });
+}
+
 TEST(Udp, SteersEveryLaneToItsWorkerAndTheSlowLaneToTheLastSocket) {
   testing::InFreshNetwork([] {
     for (const char* text : {"127.0.0.1", "0.0.0.0", "::1", "::"}) {

@@ -92,7 +92,7 @@ class PeersTest : public ::testing::Test {
   bool Exchange() {
     const uint64_t at_server = server_.lanes[0].opened;
     const uint64_t at_client = client_.lanes[0].opened;
-    const bool sent = client_.SendData() & server_.SendData();
+    const bool sent = int{client_.SendData()} + int{server_.SendData()} == 2;
     Run(2 * network_.conditions.delay_ns + 2 * network_.conditions.jitter_ns);
     return sent && server_.lanes[0].opened > at_server && client_.lanes[0].opened > at_client;
   }

@@ -99,6 +99,31 @@ TEST(TunnelSockets, AServersDatagramsGoToTheirLanesWorker) {
   });
 }
 
+TEST(TunnelSockets, WhatAnyOfThemHadNoRoomForIsCounted) {
+  InFreshNetwork([] {
+    constexpr int kWorkers = 2;
+    const auto sockets = TunnelSockets::Open(Server({At("127.0.0.1:7700")}), kWorkers);
+    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    const int small_bytes = 1;  // the kernel takes its least instead
+    const auto make_small = [&](int fd) {
+      setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small_bytes, sizeof(small_bytes));
+    };
+    for (int worker = 0; worker < kWorkers; ++worker) {
+      for (const WorkerSocket& socket : sockets->OfWorker(worker)) make_small(socket.fd);
+    }
+    make_small(sockets->slow()[0].fd);
+    EXPECT_EQ(sockets->ReceiveQueueDrops(), 0u);
+    std::vector<uint8_t> datagram(64);
+    for (const uint8_t lane : {0, 1, 255}) {
+      const uint64_t before = sockets->ReceiveQueueDrops();
+      datagram[8] = lane;
+      for (int i = 0; i < 100; ++i) SendTo(At("127.0.0.1:7700"), datagram);
+      EXPECT_GT(sockets->ReceiveQueueDrops(), before) << "lane " << int{lane};
+      EXPECT_LT(sockets->ReceiveQueueDrops(), before + 100) << "lane " << int{lane};
+    }
+  });
+}
+
 TEST(TunnelSockets, EachListeningAddressIsAGroupOfItsOwn) {
   InFreshNetwork([] {
     const auto sockets =

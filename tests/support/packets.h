@@ -2,6 +2,7 @@
 // RFC 1071 and share nothing with the code under test.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -233,9 +234,9 @@ inline bool ChecksumsAreRight(Bytes packet, uint8_t protocol, size_t l4_offset) 
 }
 
 inline Buffer BehindVnetHeader(const VnetHeader& vnet, const Buffer& packet) {
-  Buffer from_tun(kVnetHeaderBytes);
+  Buffer from_tun(kVnetHeaderBytes + packet.size());
   StoreNative(from_tun.data(), vnet);
-  from_tun.insert(from_tun.end(), packet.begin(), packet.end());
+  std::copy(packet.begin(), packet.end(), from_tun.begin() + kVnetHeaderBytes);
   return from_tun;
 }
 
