@@ -69,7 +69,7 @@ class Daemon final : private PeerHost {
         tick_(io_),
         retry_commands_(io_),
         workers_(ChooseWorkers(config).cpus),
-        meters_(std::max<size_t>(config.tunnel.peers.size(), 1)),
+        meters_(config.tunnel.peers.size()),
         arena_(HandshakeThreads(config)) {}
 
   absl::Status Run();
@@ -518,7 +518,14 @@ void Daemon::Tick() {
   peers_->Tick(now_ns);
   workers_.Tick();
   if (now_ns >= next_sample_ns_) {
-    meters_.Sample([&](PeerSlot peer, int path) { return workers_.TrafficOf(peer, path); }, now_ns);
+    const auto paths_of = [this](PeerSlot slot) {
+      const Peer& peer = *peers_->all()[slot];
+      return peer.established() ? peer.paths.size() : 0;
+    };
+    const auto totals_of = [this](PeerSlot slot, int path) {
+      return workers_.TrafficOf(slot, path);
+    };
+    meters_.Sample(paths_of, totals_of, now_ns);
     next_sample_ns_ = now_ns + kSecondNs;
   }
   if (std::chrono::steady_clock::now() >= next_resolve_) ResolveEndpoints();

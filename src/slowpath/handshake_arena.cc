@@ -17,6 +17,11 @@ namespace {
 // Beside a worker that wants all of its CPU, a thread of this arena gets a tenth.
 constexpr int kNice = 10;
 
+// Waking a thread costs a good part of a job. So another one begins where there is that much for
+// each of those at work, and the slow path hears of so many results at once while there is more to
+// do: a millisecond's work.
+constexpr size_t kBatch = 8;
+
 // Failing to stand back is no reason to do no handshakes.
 void StandBack() {
   pthread_setname_np(pthread_self(), "braid-handshake");
@@ -64,7 +69,8 @@ void HandshakeArena::Run(std::unique_ptr<HandshakeJob> job) {
     } else {
       waiting_.push_front(std::move(job));
     }
-    if (busy_threads_ == max_threads_) return;
+    const bool enough = waiting_.size() <= kBatch * static_cast<size_t>(busy_threads_);
+    if (busy_threads_ == max_threads_ || enough) return;
     ++busy_threads_;
   }
   if (threads_ == nullptr) threads_ = std::make_unique<Threads>(max_threads_);
@@ -80,9 +86,7 @@ void HandshakeArena::WorkOff() {
     job->Run();
     lock.lock();
     done_.push_back(std::move(job));
-    lock.unlock();
-    doorbell_.Ring();
-    lock.lock();
+    if (waiting_.empty() || done_.size() >= kBatch) doorbell_.Ring();
   }
   // Under the lock: who waits for this may end the arena's life right after.
   if (--busy_threads_ == 0) all_left_.notify_all();

@@ -32,6 +32,10 @@ constexpr DurationNs kPingTimeoutNs = 500 * kMillisecondNs;
 constexpr int kPingsUntilHandshake = 3;
 constexpr double kRttWeight = 0.125;
 
+// When a peer is due.
+constexpr TimeNs kEveryTick = 1;
+constexpr TimeNs kNever = UINT64_MAX;
+
 // A server goes over to another path when the one in use was silent so long and the other was not.
 constexpr DurationNs kServerPathSilenceNs = 5 * kSecondNs;
 
@@ -75,6 +79,7 @@ absl::Status Peers::Add(const PeerConfig& config, const Key& preshared_key,
   peer->paths = std::move(paths);
   for (PeerPath& path : peer->paths) path.stamper.emplace(config.public_key);
   peers_.push_back(std::move(peer));
+  Schedule(*peers_.back());
   return absl::OkStatus();
 }
 
@@ -259,7 +264,7 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
       break;
   }
   flood_.OnInitiation(now_ns);
-  if (flood_.UnderLoad(now_ns) && !flood_.Allow(back.remote.address, now_ns)) {
+  if (flood_.UnderLoad(now_ns) && !flood_.Allow(back.remote, now_ns)) {
     return drops_.Count(Drop::handshake_rate_limited);
   }
 
@@ -342,6 +347,7 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   }
   if (first) peer.active_path = peer.initiation_path;
   UseForSending(peer, now_ns);
+  Schedule(peer);
   if (first) {
     host_.Report("peer \"" + peer.name + "\": session established from " +
                  path.route.remote.ToString() + " with " +
@@ -375,6 +381,7 @@ std::unique_ptr<const Keypair> Peers::MakeKeypair(Peer& peer, const TransportRoo
 
 void Peers::Announce(Peer& peer, const Keypair& keypair) {
   by_index_[keypair.local_index] = {&peer, &keypair};
+  Schedule(peer);
   host_.Tell({.type = Command::Type::kAddKeypair, .peer = peer.slot, .keypair = &keypair});
 }
 
@@ -543,12 +550,16 @@ void Peers::SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns) {
 }
 
 PeerPath& Peers::PathOf(Peer& peer, uint8_t path_id) {
+  if (path_id < peer.paths.size()) return peer.paths[path_id];
+  // As long as there was but one path nobody asked when it was heard.
+  if (peer.paths.size() == 1) NoteHeard(peer, host_.ActivityOf(peer.slot));
   while (peer.paths.size() <= path_id) {
     PeerPath path;
     path.name = "path" + std::to_string(peer.paths.size());
     path.stamper.emplace(peer.keys->public_key);
     peer.paths.push_back(std::move(path));
   }
+  Schedule(peer);
   return peer.paths[path_id];
 }
 
@@ -579,12 +590,42 @@ void Peers::ChoosePath(Peer& peer) {
 
 void Peers::Tick(TimeNs now_ns) {
   if (closed_) return;
-  for (auto& peer : peers_) {
-    TickKeys(*peer, now_ns);
-    const PeerActivity activity = host_.ActivityOf(peer->slot);
-    if (peer->established()) TickPaths(*peer, activity, now_ns);
-    if (peer->initiates) TickHandshakes(*peer, activity, now_ns);
+  due_now_.clear();
+  while (!due_.empty() && due_.top().first <= now_ns) {
+    const auto [due_ns, slot] = due_.top();
+    due_.pop();
+    Peer& peer = *peers_[slot];
+    if (peer.due_ns != due_ns) continue;
+    peer.due_ns = 0;
+    due_now_.push_back(slot);
   }
+  for (const PeerSlot slot : due_now_) {
+    TickPeer(*peers_[slot], now_ns);
+    Schedule(*peers_[slot]);
+  }
+}
+
+TimeNs Peers::DueOf(const Peer& peer) const {
+  if (peer.initiates || (peer.established() && peer.paths.size() > 1)) return kEveryTick;
+  TimeNs due_ns = kNever;
+  for (const auto* keypair : {&peer.previous, &peer.current, &peer.next}) {
+    if (*keypair != nullptr) due_ns = std::min(due_ns, (*keypair)->open_until_ns);
+  }
+  return due_ns;
+}
+
+void Peers::Schedule(Peer& peer) {
+  const TimeNs due_ns = DueOf(peer);
+  if (due_ns == kNever || (peer.due_ns != 0 && peer.due_ns <= due_ns)) return;
+  peer.due_ns = due_ns;
+  due_.emplace(due_ns, peer.slot);
+}
+
+void Peers::TickPeer(Peer& peer, TimeNs now_ns) {
+  TickKeys(peer, now_ns);
+  const PeerActivity activity = host_.ActivityOf(peer.slot);
+  if (peer.established()) TickPaths(peer, activity, now_ns);
+  if (peer.initiates) TickHandshakes(peer, activity, now_ns);
 }
 
 void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
@@ -596,14 +637,19 @@ void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
   }
 }
 
-void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
-  // What workers heard counts for the path that it came over, or a dead one would be kept by the
-  // traffic of another.
+// What workers heard counts for the path that it came over, or a dead one would be kept by the
+// traffic of another.
+void Peers::NoteHeard(Peer& peer, const PeerActivity& activity) {
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     PeerPath& path = peer.paths[id];
-    if (std::exchange(path.rx_datagrams, activity.rx_datagrams[id]) == path.rx_datagrams) continue;
+    const uint64_t before = std::exchange(path.rx_datagrams, activity.rx_datagrams[id]);
+    if (path.rx_datagrams == before) continue;
     path.heard_ns = std::max(path.heard_ns, activity.last_rx_ns);
   }
+}
+
+void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
+  NoteHeard(peer, activity);
   if (!peer.initiates) {
     for (PeerPath& path : peer.paths) {
       path.up = path.route.remote.is_set() &&

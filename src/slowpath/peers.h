@@ -7,8 +7,10 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <queue>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/counters.h"
@@ -150,6 +152,8 @@ struct Peer {
   LaneSender sender;  // of the slow lane
   LaneReceiver receiver;
 
+  TimeNs due_ns = 0;  // in the queue of those that time brings something; 0: not there
+
   bool established() const { return current != nullptr; }
 };
 
@@ -173,7 +177,9 @@ class Peers {
   // A job that the host was given has run.
   void OnJobDone(std::unique_ptr<HandshakeJob> job, TimeNs now_ns);
 
-  // Everything that time brings. Every kTickNs.
+  // Everything that time brings. Every kTickNs. It looks only at peers for which something is due:
+  // those that this end initiates to or that come over several paths each time, and any other when
+  // the first of its keys ends. So idle clients cost nothing here, however many they are.
   static constexpr DurationNs kTickNs = 100 * kMillisecondNs;
   void Tick(TimeNs now_ns);
 
@@ -230,7 +236,13 @@ class Peers {
   void EndAttempt(Peer& peer);
 
   // Time.
+  void TickPeer(Peer& peer, TimeNs now_ns);
+  // When something is due next, as things stand; kNever.
+  TimeNs DueOf(const Peer& peer) const;
+  // After what may have brought that forward.
+  void Schedule(Peer& peer);
   void TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
+  void NoteHeard(Peer& peer, const PeerActivity& activity);
   void TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
   void TickKeys(Peer& peer, TimeNs now_ns);
 
@@ -247,6 +259,11 @@ class Peers {
   size_t jobs_under_way_ = 0;
   std::vector<std::unique_ptr<Peer>> peers_;  // by slot
   std::unordered_map<uint32_t, IndexEntry> by_index_;
+  // The earliest first. Where a peer came forward, its entries for later are void: only the one
+  // that its due_ns tells counts.
+  using Due = std::pair<TimeNs, PeerSlot>;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+  std::vector<PeerSlot> due_now_;  // of one tick
   uint64_t next_keypair_id_ = 1;
   bool closed_ = false;
   DropCounters drops_;

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -248,7 +249,10 @@ class SimulatedEnd final : public PeerHost {
     retiring_.push_back(std::move(keypair));
   }
   void RunJob(std::unique_ptr<HandshakeJob> job) override { jobs.push_back(std::move(job)); }
-  PeerActivity ActivityOf(PeerSlot slot) override { return lanes[slot].activity; }
+  PeerActivity ActivityOf(PeerSlot slot) override {
+    ++times_looked_at[slot];
+    return lanes[slot].activity;
+  }
   uint64_t NextHandshakeCounter() override {
     return counter = std::max(counter + 1, network_.now_ns() + wall_offset_ns);
   }
@@ -267,6 +271,7 @@ class SimulatedEnd final : public PeerHost {
   uint64_t wall_offset_ns = 0;
 
   std::vector<Lane> lanes;  // by peer
+  std::map<PeerSlot, uint64_t> times_looked_at;
   // Handshakes under way. Unless they are held they end in time for the next call.
   std::deque<std::unique_ptr<HandshakeJob>> jobs;
   bool hold_jobs = false;
