@@ -64,6 +64,7 @@ class LaneSet {
   X(handshake_unknown_peer, "an initiation from a key that is not configured")           \
   X(handshake_replayed, "an initiation with an old counter")                             \
   X(handshake_rate_limited, "initiations beyond the limit while under load")             \
+  X(handshakes_busy, "an initiation while as many as may be are being worked on")        \
   X(handshake_unexpected, "a response or cookie that nothing waits for")                 \
   /* An opened inner packet. */                                                          \
   X(malformed_inner, "an inner packet whose own lengths contradict each other")          \

@@ -47,6 +47,8 @@ inline constexpr int kSpareBuffers = 64;    // held by another worker, or by a q
 inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers;
 inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
 inline constexpr int kEventSlots = 1024;  // what workers tell the slow path
+// Initiations being worked on: what the threads for it do in a tenth of a second or two.
+inline constexpr int kMaxHandshakeJobs = 1024;
 // Of a UDP socket, each way. A burst of a whole TUN queue fits; more only adds delay.
 inline constexpr int kSocketBufferBytes = 4 << 20;
 

@@ -11,12 +11,15 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "io/tun.h"
 #include "io/tun_steering.h"
 #include "slowpath/control_server.h"
+#include "slowpath/cpu_topology.h"
+#include "slowpath/handshake_arena.h"
 #include "slowpath/handshake_counter.h"
 #include "slowpath/key_file.h"
 #include "slowpath/measure_responder.h"
@@ -37,6 +40,8 @@ namespace asio = boost::asio;
 constexpr int kDefaultLinkMtu = 1500;
 constexpr int kDatagramsPerWake = 64;  // from one socket, before others have their turn
 constexpr int kEventsPerWake = 256;
+constexpr int kJobsPerWake = 64;
+constexpr auto kRetryCommandsAfter = std::chrono::milliseconds(1);
 // Packets of workers' lanes that came to the slow lane's socket: what a server sends on a lane
 // before the client has told where that lane is.
 constexpr int kStrayBuffers = 512;
@@ -50,14 +55,22 @@ uint64_t WallNowNs() {
   return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
 }
 
+// No more than there are handshakes to do at once.
+int HandshakeThreads(const Config& config) {
+  const size_t cpus = AffinityOfThisProcess().size();
+  return static_cast<int>(std::max<size_t>(std::min(cpus, config.tunnel.peers.size()), 1));
+}
+
 class Daemon final : private PeerHost {
  public:
   explicit Daemon(const Config& config)
       : config_(config),
         signals_(io_, SIGINT, SIGTERM),
         tick_(io_),
+        retry_commands_(io_),
         workers_(ChooseWorkers(config).cpus),
-        meters_(std::max<size_t>(config.tunnel.peers.size(), 1)) {}
+        meters_(config.tunnel.peers.size()),
+        arena_(HandshakeThreads(config)) {}
 
   absl::Status Run();
 
@@ -85,8 +98,18 @@ class Daemon final : private PeerHost {
   void ReadDatagrams(SlowSocket& socket);
   void OnDatagram(MutableBytes datagram, const Route& back);
 
-  void WaitForEvents();
+  // What other threads tell.
+  struct Inbox {
+    Doorbell& doorbell;
+    std::function<bool()> is_empty;
+    std::function<void()> take_some;
+    std::optional<asio::posix::stream_descriptor> descriptor;
+  };
+  void WaitFor(Inbox& inbox);
+  void TakeFrom(Inbox& inbox);
   void TakeEvents();
+  void TakeJobs();
+  void RetryCommands();
   void ScheduleTick();
   void Tick();
   void ResolveEndpoints();
@@ -102,6 +125,7 @@ class Daemon final : private PeerHost {
   void Retire(std::unique_ptr<const Keypair> keypair) override {
     workers_.Retire(std::move(keypair));
   }
+  void RunJob(std::unique_ptr<HandshakeJob> job) override { arena_.Run(std::move(job)); }
   PeerActivity ActivityOf(PeerSlot peer) override { return workers_.ActivityOf(peer); }
   uint64_t NextHandshakeCounter() override { return counter_->Next(WallNowNs()); }
   void OnSessionMtu(PeerSlot peer, uint16_t mtu) override;
@@ -114,6 +138,8 @@ class Daemon final : private PeerHost {
   asio::io_context io_{1};
   asio::signal_set signals_;
   asio::steady_timer tick_;
+  asio::steady_timer retry_commands_;
+  bool retrying_commands_ = false;
   const TimeNs started_ns_ = MonotonicNowNs();
   std::vector<std::string> warnings_;
 
@@ -133,8 +159,12 @@ class Daemon final : private PeerHost {
   WorkerGroup workers_;
   PathMeters meters_;
   std::optional<Peers> peers_;
+  HandshakeArena arena_;
   std::vector<std::unique_ptr<SlowSocket>> slow_sockets_;
-  std::optional<asio::posix::stream_descriptor> events_;
+  Inbox events_{workers_.events().doorbell, [this] { return workers_.events().events.Empty(); },
+                [this] { TakeEvents(); }, std::nullopt};
+  Inbox jobs_{arena_.doorbell(), [this] { return arena_.Empty() || workers_.has_waiting(); },
+              [this] { TakeJobs(); }, std::nullopt};
   std::unique_ptr<MeasureResponder> measure_;
   std::unique_ptr<ControlServer> control_;
   asio::ip::udp::resolver resolver_{io_};
@@ -161,7 +191,8 @@ absl::Status Daemon::Run() {
   signals_.async_wait([this](const boost::system::error_code& error, int) {
     if (!error) Shutdown();
   });
-  WaitForEvents();
+  WaitFor(events_);
+  WaitFor(jobs_);
   for (auto& socket : slow_sockets_) WaitForDatagrams(*socket);
   ResolveEndpoints();
   Tick();
@@ -417,27 +448,33 @@ void Daemon::SendDatagram(const Route& route, Bytes datagram) {
   braid::SendDatagram(slow[route.socket_group].fd, route.remote, route.local, datagram);
 }
 
-// --- What workers tell ---
+// --- What workers and handshakes tell ---
 
-void Daemon::WaitForEvents() {
-  if (!events_) events_.emplace(io_, dup(workers_.events().doorbell.fd()));
-  workers_.events().doorbell.AnnounceSleep();
-  if (!workers_.events().events.Empty()) {
-    workers_.events().doorbell.AnnounceAwake();
-    asio::post(io_, [this] { TakeEvents(); });
+void Daemon::WaitFor(Inbox& inbox) {
+  if (!inbox.descriptor) inbox.descriptor.emplace(io_, dup(inbox.doorbell.fd()));
+  inbox.doorbell.AnnounceSleep();
+  if (!inbox.is_empty()) {
+    inbox.doorbell.AnnounceAwake();
+    asio::post(io_, [this, &inbox] { TakeFrom(inbox); });
     return;
   }
-  events_->async_wait(asio::posix::stream_descriptor::wait_read,
-                      [this](const boost::system::error_code& error) {
-                        if (error || stopping_) return;
-                        uint64_t count;
-                        (void)!read(events_->native_handle(), &count, sizeof(count));
-                        TakeEvents();
-                      });
+  inbox.descriptor->async_wait(asio::posix::stream_descriptor::wait_read,
+                               [this, &inbox](const boost::system::error_code& error) {
+                                 if (error || stopping_) return;
+                                 uint64_t count;
+                                 const int fd = inbox.descriptor->native_handle();
+                                 (void)!read(fd, &count, sizeof(count));
+                                 TakeFrom(inbox);
+                               });
+}
+
+void Daemon::TakeFrom(Inbox& inbox) {
+  if (stopping_) return;
+  inbox.take_some();
+  WaitFor(inbox);
 }
 
 void Daemon::TakeEvents() {
-  if (stopping_) return;
   Event event;
   for (int i = 0; i < kEventsPerWake && workers_.events().events.TryPop(event); ++i) {
     if (event.type == Event::Type::kDatagram) {
@@ -446,7 +483,30 @@ void Daemon::TakeEvents() {
       peers_->OnEvent(event, MonotonicNowNs());
     }
   }
-  WaitForEvents();
+}
+
+// A handshake gives workers several commands, so none ends while commands wait: what waits stays
+// short, and under more load initiations are refused instead.
+void Daemon::TakeJobs() {
+  for (int i = 0; i < kJobsPerWake && !workers_.has_waiting(); ++i) {
+    std::unique_ptr<HandshakeJob> job = arena_.TryTake();
+    if (job == nullptr) return;
+    peers_->OnJobDone(std::move(job), MonotonicNowNs());
+  }
+}
+
+// Commands that found a full mailbox are brought soon, not at the next tick; jobs waited for that.
+void Daemon::RetryCommands() {
+  if (retrying_commands_ || !workers_.has_waiting()) return;
+  retrying_commands_ = true;
+  retry_commands_.expires_after(kRetryCommandsAfter);
+  retry_commands_.async_wait([this](const boost::system::error_code& error) {
+    retrying_commands_ = false;
+    if (error || stopping_) return;
+    workers_.Tick();
+    RetryCommands();
+    if (!workers_.has_waiting()) arena_.doorbell().Ring();
+  });
 }
 
 // --- Time ---
@@ -463,7 +523,14 @@ void Daemon::Tick() {
   peers_->Tick(now_ns);
   workers_.Tick();
   if (now_ns >= next_sample_ns_) {
-    meters_.Sample([&](PeerSlot peer, int path) { return workers_.TrafficOf(peer, path); }, now_ns);
+    const auto paths_of = [this](PeerSlot slot) {
+      const Peer& peer = *peers_->all()[slot];
+      return peer.established() ? peer.paths.size() : 0;
+    };
+    const auto totals_of = [this](PeerSlot slot, int path) {
+      return workers_.TrafficOf(slot, path);
+    };
+    meters_.Sample(paths_of, totals_of, now_ns);
     next_sample_ns_ = now_ns + kSecondNs;
   }
   if (std::chrono::steady_clock::now() >= next_resolve_) ResolveEndpoints();
@@ -516,6 +583,7 @@ void Daemon::Resolve(PeerSlot peer, uint8_t path, const HostPort& endpoint) {
 
 void Daemon::Tell(const Command& command) {
   workers_.Tell(command);
+  RetryCommands();
   if (command.type == Command::Type::kSendUnder) SteerByAgreedLanes();
 }
 
@@ -613,12 +681,16 @@ void Daemon::Shutdown() {
   sd_notify(0, "STOPPING=1");
   spdlog::info("stopping");
   if (measure_) measure_->Close();
+  arena_.Stop();
   peers_->Close(MonotonicNowNs());
   resolver_.cancel();
   tick_.cancel();
   signals_.cancel();
   for (auto& socket : slow_sockets_) socket->descriptor.cancel();
-  if (events_) events_->cancel();
+  retry_commands_.cancel();
+  for (Inbox* inbox : {&events_, &jobs_}) {
+    if (inbox->descriptor) inbox->descriptor->cancel();
+  }
   workers_.Stop();
   // The device goes before the control socket: who waits for the socket's end finds nothing left.
   device_.reset();

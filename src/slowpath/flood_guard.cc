@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "base/bytes.h"
-
 namespace braid {
 namespace {
 
@@ -17,7 +15,8 @@ constexpr DurationNs kStaysLoadedNs = kSecondNs;
 FloodGuard::FloodGuard() {
   static_assert(sizeof(hash_key_) == crypto_shorthash_KEYBYTES);
   randombytes_buf(hash_key_.data(), hash_key_.size());
-  buckets_.fill({kPerAddressBurst, 0});
+  by_sender_.fill({kPerSenderBurst, 0});
+  by_address_.fill({kPerAddressBurst, 0});
 }
 
 void FloodGuard::Bucket::Fill(double per_second, double burst, TimeNs now_ns) {
@@ -37,15 +36,25 @@ void FloodGuard::OnInitiation(TimeNs now_ns) {
 
 bool FloodGuard::UnderLoad(TimeNs now_ns) { return now_ns < loaded_until_ns_; }
 
-bool FloodGuard::Allow(const IpAddress& source, TimeNs now_ns) {
-  uint8_t hash[crypto_shorthash_BYTES];
+bool FloodGuard::Allow(const Endpoint& source, TimeNs now_ns) {
+  std::array<uint8_t, 16 + 2> name;
+  std::copy(source.address.bytes.begin(), source.address.bytes.end(), name.begin());
+  StoreBe16(&name[16], source.port);
+  Bucket& sender = BucketOf(by_sender_, name);
   // Of IPv6 the network counts: a host may have any address in it.
-  crypto_shorthash(hash, source.bytes.data(), source.is_v4() ? 4 : 8, hash_key_.data());
-  Bucket& bucket = buckets_[LoadNative<uint64_t>(hash) % kBuckets];
-  bucket.Fill(kPerAddressPerSecond, kPerAddressBurst, now_ns);
-  if (bucket.tokens < 1) return false;
-  bucket.tokens -= 1;
+  Bucket& address = BucketOf(by_address_, Bytes(name).first(source.address.is_v4() ? 4 : 8));
+  sender.Fill(kPerSenderPerSecond, kPerSenderBurst, now_ns);
+  address.Fill(kPerAddressPerSecond, kPerAddressBurst, now_ns);
+  if (sender.tokens < 1 || address.tokens < 1) return false;
+  sender.tokens -= 1;
+  address.tokens -= 1;
   return true;
+}
+
+FloodGuard::Bucket& FloodGuard::BucketOf(Buckets& buckets, Bytes name) const {
+  uint8_t hash[crypto_shorthash_BYTES];
+  crypto_shorthash(hash, name.data(), name.size(), hash_key_.data());
+  return buckets[LoadNative<uint64_t>(hash) % kBuckets];
 }
 
 }  // namespace braid

@@ -13,34 +13,43 @@ uint64_t Since(uint64_t last, uint64_t now) { return now < last ? 0 : now - last
 
 }  // namespace
 
-void PathMeters::Sample(TotalsOf totals_of, TimeNs now_ns) {
-  const bool first = sampled_ns_ == 0;
-  if (!first && now_ns <= sampled_ns_) return;  // no time has passed that could be measured over
+void PathMeters::Sample(PathsOf paths_of, TotalsOf totals_of, TimeNs now_ns) {
+  // No time has passed that could be measured over.
+  if (sampled_ns_ != 0 && now_ns <= sampled_ns_) return;
   const double elapsed_s = static_cast<double>(now_ns - sampled_ns_) / kSecondNs;
   sampled_ns_ = now_ns;
-  for (size_t peer = 0; peer < meters_.size(); ++peer) {
-    for (size_t path = 0; path < kMaxPaths; ++path) {
-      Meter& meter = meters_[peer][path];
-      const auto now = totals_of(static_cast<PeerSlot>(peer), static_cast<int>(path));
-      if (!first) {
-        const WorkerGroup::PathTotals& last = meter.last;
-        const auto per_s = [&](uint64_t from, uint64_t to) {
-          return static_cast<double>(Since(from, to)) / elapsed_s;
-        };
-        meter.reading.tx_bytes_per_s = per_s(last.tx_bytes, now.tx_bytes);
-        meter.reading.rx_bytes_per_s = per_s(last.rx_bytes, now.rx_bytes);
-        const uint64_t expected = Since(last.rx_expected, now.rx_expected);
-        const uint64_t received = Since(last.rx_datagrams, now.rx_datagrams);
-        if (expected >= kEnoughDatagrams) {
-          // What comes late counts as received later, so a second may bring more than was sent.
-          const double loss =
-              1 - std::min(1.0, static_cast<double>(received) / static_cast<double>(expected));
-          meter.reading.rx_loss += kLossWeight * (loss - meter.reading.rx_loss);
-        }
-      }
+  for (size_t slot = 0; slot < meters_.size(); ++slot) {
+    const auto peer = static_cast<PeerSlot>(slot);
+    OfPeer& meters = meters_[slot];
+    const size_t paths = paths_of(peer);
+    for (size_t path = 0; path < paths; ++path) {
+      Meter& meter = meters.paths[path];
+      const auto now = totals_of(peer, static_cast<int>(path));
+      // The first sample is only where the next begins.
+      if (path < meters.sampled) meter.Measure(now, elapsed_s);
       meter.last = now;
     }
+    for (size_t path = paths; path < meters.sampled; ++path) {
+      Reading& reading = meters.paths[path].reading;
+      reading.tx_bytes_per_s = reading.rx_bytes_per_s = 0;
+    }
+    meters.sampled = paths;
   }
+}
+
+void PathMeters::Meter::Measure(const WorkerGroup::PathTotals& now, double elapsed_s) {
+  const auto per_s = [&](uint64_t from, uint64_t to) {
+    return static_cast<double>(Since(from, to)) / elapsed_s;
+  };
+  reading.tx_bytes_per_s = per_s(last.tx_bytes, now.tx_bytes);
+  reading.rx_bytes_per_s = per_s(last.rx_bytes, now.rx_bytes);
+  const uint64_t expected = Since(last.rx_expected, now.rx_expected);
+  const uint64_t received = Since(last.rx_datagrams, now.rx_datagrams);
+  if (expected < kEnoughDatagrams) return;
+  // What comes late counts as received later, so a second may bring more than was sent.
+  const double loss =
+      1 - std::min(1.0, static_cast<double>(received) / static_cast<double>(expected));
+  reading.rx_loss += kLossWeight * (loss - reading.rx_loss);
 }
 
 }  // namespace braid

@@ -19,18 +19,26 @@ class PathMeters {
 
   explicit PathMeters(size_t peers) : meters_(peers) {}
 
+  // How many paths of a peer are looked at: none of one without a session, which carries nothing.
+  using PathsOf = absl::FunctionRef<size_t(PeerSlot peer)>;
   using TotalsOf = absl::FunctionRef<WorkerGroup::PathTotals(PeerSlot peer, int path)>;
 
   // About once a second.
-  void Sample(TotalsOf totals_of, TimeNs now_ns);
-  const Reading& Of(PeerSlot peer, size_t path) const { return meters_[peer][path].reading; }
+  void Sample(PathsOf paths_of, TotalsOf totals_of, TimeNs now_ns);
+  const Reading& Of(PeerSlot peer, size_t path) const { return meters_[peer].paths[path].reading; }
 
  private:
   struct Meter {
     WorkerGroup::PathTotals last;
     Reading reading;
+
+    void Measure(const WorkerGroup::PathTotals& now, double elapsed_s);
   };
-  std::vector<std::array<Meter, kMaxPaths>> meters_;
+  struct OfPeer {
+    std::array<Meter, kMaxPaths> paths;
+    size_t sampled = 0;  // so many of them, the last time
+  };
+  std::vector<OfPeer> meters_;
   TimeNs sampled_ns_ = 0;
 };
 

@@ -32,12 +32,12 @@ constexpr DurationNs kPingTimeoutNs = 500 * kMillisecondNs;
 constexpr int kPingsUntilHandshake = 3;
 constexpr double kRttWeight = 0.125;
 
+// When a peer is due.
+constexpr TimeNs kEveryTick = 1;
+constexpr TimeNs kNever = UINT64_MAX;
+
 // A server goes over to another path when the one in use was silent so long and the other was not.
 constexpr DurationNs kServerPathSilenceNs = 5 * kSecondNs;
-
-std::string KeyText(const Key& key) {
-  return {reinterpret_cast<const char*>(key.data()), key.size()};
-}
 
 uint64_t RandomToken() {
   uint64_t token;
@@ -58,26 +58,28 @@ DurationNs PingTimeout(const PeerPath& path) {
 }  // namespace
 
 Peers::Peers(PeersOptions options, PeerHost& host)
-    : options_(std::move(options)), host_(host), cookies_(options_.identity.public_key) {}
+    : options_(std::move(options)),
+      host_(host),
+      cookies_(options_.identity.public_key),
+      directory_(std::make_shared<PeerDirectory>(options_.identity)) {}
 
 Peers::~Peers() = default;
 
 absl::Status Peers::Add(const PeerConfig& config, const Key& preshared_key,
                         std::vector<PeerPath> paths) {
-  auto keys = PeerKeys::Create(options_.identity, config.public_key, preshared_key);
-  if (!keys.ok()) {
+  if (!directory_->Add(config.public_key, preshared_key).ok()) {
     return absl::InvalidArgumentError("peer \"" + config.name + "\": public_key is no usable key");
   }
   auto peer = std::make_unique<Peer>();
   peer->slot = static_cast<PeerSlot>(peers_.size());
   peer->name = config.name;
-  peer->keys = *std::move(keys);
+  peer->keys = &directory_->KeysOf(peer->slot);
   peer->keepalive_ns = static_cast<DurationNs>(config.keepalive_ms) * kMillisecondNs;
   peer->initiates = !paths.empty();
   peer->paths = std::move(paths);
   for (PeerPath& path : peer->paths) path.stamper.emplace(config.public_key);
-  by_key_[KeyText(config.public_key)] = peer.get();
   peers_.push_back(std::move(peer));
+  Schedule(*peers_.back());
   return absl::OkStatus();
 }
 
@@ -158,7 +160,7 @@ void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
 
   PeerPath& path = peer.paths[peer.attempt_path];
   if (!path.route.remote.is_set()) return;
-  auto attempt = InitiatorHandshake::Create(options_.identity, peer.keys);
+  auto attempt = InitiatorHandshake::Create(options_.identity, *peer.keys);
   if (!attempt.ok()) return;
   InitiationPayload payload;
   payload.sender_index = FreshIndex();
@@ -262,50 +264,67 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
       break;
   }
   flood_.OnInitiation(now_ns);
-  if (flood_.UnderLoad(now_ns) && !flood_.Allow(back.remote.address, now_ns)) {
+  if (flood_.UnderLoad(now_ns) && !flood_.Allow(back.remote, now_ns)) {
     return drops_.Count(Drop::handshake_rate_limited);
   }
 
-  Peer* peer = nullptr;
-  bool unknown = false;
-  auto handshake = ResponderHandshake::Read(options_.identity, datagram,
-                                            [&](const Key& public_key) -> const PeerKeys* {
-                                              const auto found = by_key_.find(KeyText(public_key));
-                                              unknown = found == by_key_.end();
-                                              if (unknown) return nullptr;
-                                              peer = found->second;
-                                              return &peer->keys;
-                                            });
-  if (!handshake.ok() || peer == nullptr) {
-    return drops_.Count(unknown ? Drop::handshake_unknown_peer : Drop::handshake_unauthentic);
+  if (jobs_under_way_ >= kMaxHandshakeJobs) return drops_.Count(Drop::handshakes_busy);
+  ++jobs_under_way_;
+  host_.RunJob(std::make_unique<HandshakeJob>(directory_, datagram, back));
+}
+
+void Peers::OnJobDone(std::unique_ptr<HandshakeJob> job, TimeNs now_ns) {
+  if (!closed_) {
+    if (job->stage() == HandshakeJob::Stage::kWrite) {
+      InstallNext(*job, now_ns);
+    } else if (DecideAnswer(*job)) {
+      return host_.RunJob(std::move(job));
+    }
   }
-  const InitiationPayload& initiation = handshake->initiation();
-  if (initiation.counter <= peer->greatest_counter) return drops_.Count(Drop::handshake_replayed);
-  const uint8_t path_id = handshake->path_id() & kPathIdMask;
+  --jobs_under_way_;
+}
+
+bool Peers::DecideAnswer(HandshakeJob& job) {
+  const auto refuse = [this](Drop reason) {
+    drops_.Count(reason);
+    return false;
+  };
+  if (!job.ok()) {
+    return refuse(job.unknown_peer() ? Drop::handshake_unknown_peer : Drop::handshake_unauthentic);
+  }
+  Peer& peer = *peers_[job.peer()];
+  const InitiationPayload& initiation = job.initiation();
+  if (initiation.counter <= peer.greatest_counter) return refuse(Drop::handshake_replayed);
   // Where this end initiates, it alone does.
-  if (peer->initiates || path_id >= kMaxPaths) return drops_.Count(Drop::handshake_unexpected);
-  peer->greatest_counter = initiation.counter;
+  if (peer.initiates || job.path_id() >= kMaxPaths) return refuse(Drop::handshake_unexpected);
+  peer.greatest_counter = initiation.counter;
+  job.Answer({.sender_index = FreshIndex(),
+              .cipher = PickCipher(initiation.ciphers),
+              .lanes = static_cast<uint8_t>(std::min<int>(options_.lanes, initiation.lanes)),
+              .mtu = options_.mtu,
+              .features = peer.completed_once ? kFeatureContinues : 0});
+  return true;
+}
 
-  ResponsePayload payload;
-  payload.sender_index = FreshIndex();
-  payload.cipher = PickCipher(initiation.ciphers);
-  payload.lanes = static_cast<uint8_t>(std::min<int>(options_.lanes, initiation.lanes));
-  payload.mtu = options_.mtu;
-  payload.features = peer->completed_once ? kFeatureContinues : 0;
-  PeerPath& path = PathOf(*peer, path_id);
-  std::array<uint8_t, kResponseBytes> reply;
-  auto written = handshake->Write(path_id, payload, *path.stamper, now_ns, reply);
-  if (!written.ok()) return drops_.Count(Drop::handshake_unauthentic);
-
-  Withdraw(*peer, peer->next);
-  peer->next = MakeKeypair(*peer, written->roots, payload.sender_index, initiation.sender_index,
-                           payload.cipher, payload.lanes,
-                           (initiation.features & kFeatureContinues) != 0, now_ns);
-  peer->mtu = AgreedMtu(initiation.mtu);
-  peer->initiation_route = back;
-  peer->initiation_path = path_id;
-  Announce(*peer, *peer->next);
-  host_.SendDatagram(back, {reply.data(), written->size});
+void Peers::InstallNext(const HandshakeJob& job, TimeNs now_ns) {
+  if (!job.ok()) return drops_.Count(Drop::handshake_unauthentic);
+  Peer& peer = *peers_[job.peer()];
+  const InitiationPayload& initiation = job.initiation();
+  const ResponsePayload& answer = job.answer();
+  // Since it was decided on, the peer may have begun anew: it waits for another response then.
+  if (initiation.counter < peer.greatest_counter) return drops_.Count(Drop::handshake_replayed);
+  // The same index may have been drawn for another handshake: one in four billion has to try again.
+  if (by_index_.contains(answer.sender_index)) return drops_.Count(Drop::handshakes_busy);
+  PathOf(peer, job.path_id());
+  Withdraw(peer, peer.next);
+  peer.next =
+      MakeKeypair(peer, job.roots(), answer.sender_index, initiation.sender_index, answer.cipher,
+                  answer.lanes, (initiation.features & kFeatureContinues) != 0, now_ns);
+  peer.mtu = AgreedMtu(initiation.mtu);
+  peer.initiation_route = job.back();
+  peer.initiation_path = job.path_id();
+  Announce(peer, *peer.next);
+  host_.SendDatagram(job.back(), job.response());
 }
 
 // The peer has used the new keys: it has our response, so it receives where the initiation came
@@ -328,6 +347,7 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   }
   if (first) peer.active_path = peer.initiation_path;
   UseForSending(peer, now_ns);
+  Schedule(peer);
   if (first) {
     host_.Report("peer \"" + peer.name + "\": session established from " +
                  path.route.remote.ToString() + " with " +
@@ -361,6 +381,7 @@ std::unique_ptr<const Keypair> Peers::MakeKeypair(Peer& peer, const TransportRoo
 
 void Peers::Announce(Peer& peer, const Keypair& keypair) {
   by_index_[keypair.local_index] = {&peer, &keypair};
+  Schedule(peer);
   host_.Tell({.type = Command::Type::kAddKeypair, .peer = peer.slot, .keypair = &keypair});
 }
 
@@ -529,12 +550,16 @@ void Peers::SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns) {
 }
 
 PeerPath& Peers::PathOf(Peer& peer, uint8_t path_id) {
+  if (path_id < peer.paths.size()) return peer.paths[path_id];
+  // As long as there was but one path nobody asked when it was heard.
+  if (peer.paths.size() == 1) NoteHeard(peer, host_.ActivityOf(peer.slot));
   while (peer.paths.size() <= path_id) {
     PeerPath path;
     path.name = "path" + std::to_string(peer.paths.size());
-    path.stamper.emplace(peer.keys.public_key);
+    path.stamper.emplace(peer.keys->public_key);
     peer.paths.push_back(std::move(path));
   }
+  Schedule(peer);
   return peer.paths[path_id];
 }
 
@@ -565,12 +590,42 @@ void Peers::ChoosePath(Peer& peer) {
 
 void Peers::Tick(TimeNs now_ns) {
   if (closed_) return;
-  for (auto& peer : peers_) {
-    TickKeys(*peer, now_ns);
-    const PeerActivity activity = host_.ActivityOf(peer->slot);
-    if (peer->established()) TickPaths(*peer, activity, now_ns);
-    if (peer->initiates) TickHandshakes(*peer, activity, now_ns);
+  due_now_.clear();
+  while (!due_.empty() && due_.top().first <= now_ns) {
+    const auto [due_ns, slot] = due_.top();
+    due_.pop();
+    Peer& peer = *peers_[slot];
+    if (peer.due_ns != due_ns) continue;
+    peer.due_ns = 0;
+    due_now_.push_back(slot);
   }
+  for (const PeerSlot slot : due_now_) {
+    TickPeer(*peers_[slot], now_ns);
+    Schedule(*peers_[slot]);
+  }
+}
+
+TimeNs Peers::DueOf(const Peer& peer) const {
+  if (peer.initiates || (peer.established() && peer.paths.size() > 1)) return kEveryTick;
+  TimeNs due_ns = kNever;
+  for (const auto* keypair : {&peer.previous, &peer.current, &peer.next}) {
+    if (*keypair != nullptr) due_ns = std::min(due_ns, (*keypair)->open_until_ns);
+  }
+  return due_ns;
+}
+
+void Peers::Schedule(Peer& peer) {
+  const TimeNs due_ns = DueOf(peer);
+  if (due_ns == kNever || (peer.due_ns != 0 && peer.due_ns <= due_ns)) return;
+  peer.due_ns = due_ns;
+  due_.emplace(due_ns, peer.slot);
+}
+
+void Peers::TickPeer(Peer& peer, TimeNs now_ns) {
+  TickKeys(peer, now_ns);
+  const PeerActivity activity = host_.ActivityOf(peer.slot);
+  if (peer.established()) TickPaths(peer, activity, now_ns);
+  if (peer.initiates) TickHandshakes(peer, activity, now_ns);
 }
 
 void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
@@ -582,14 +637,19 @@ void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
   }
 }
 
-void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
-  // What workers heard counts for the path that it came over, or a dead one would be kept by the
-  // traffic of another.
+// What workers heard counts for the path that it came over, or a dead one would be kept by the
+// traffic of another.
+void Peers::NoteHeard(Peer& peer, const PeerActivity& activity) {
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     PeerPath& path = peer.paths[id];
-    if (std::exchange(path.rx_datagrams, activity.rx_datagrams[id]) == path.rx_datagrams) continue;
+    const uint64_t before = std::exchange(path.rx_datagrams, activity.rx_datagrams[id]);
+    if (path.rx_datagrams == before) continue;
     path.heard_ns = std::max(path.heard_ns, activity.last_rx_ns);
   }
+}
+
+void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
+  NoteHeard(peer, activity);
   if (!peer.initiates) {
     for (PeerPath& path : peer.paths) {
       path.up = path.route.remote.is_set() &&

@@ -1,13 +1,16 @@
 // The peers and their sessions: who initiates when, which keys are previous, current and next,
-// which path carries the traffic, and whether the other end is still there. Time and datagrams go
-// in, datagrams and commands to the workers come out: no I/O here. One thread.
+// which path carries the traffic, and whether the other end is still there. Time, datagrams and
+// jobs that have run go in; datagrams, commands to the workers and jobs to run come out: no I/O
+// here. One thread.
 #pragma once
 
 #include <array>
 #include <memory>
 #include <optional>
+#include <queue>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/counters.h"
@@ -18,6 +21,7 @@
 #include "slowpath/config.h"
 #include "slowpath/flood_guard.h"
 #include "slowpath/handshake.h"
+#include "slowpath/handshake_job.h"
 
 namespace braid {
 
@@ -43,6 +47,9 @@ class PeerHost {
   virtual void Tell(const Command& command) = 0;
   // Frees it once every worker has carried out what it was told before.
   virtual void Retire(std::unique_ptr<const Keypair> keypair) = 0;
+  // Runs it on whichever thread, and then gives it to Peers::OnJobDone; in any order, at any time
+  // but within this call. It may also be lost.
+  virtual void RunJob(std::unique_ptr<HandshakeJob> job) = 0;
   virtual PeerActivity ActivityOf(PeerSlot peer) = 0;
   virtual uint64_t NextHandshakeCounter() = 0;
   // A session's largest inner packet was agreed on; it may be smaller than this end's own.
@@ -111,7 +118,7 @@ struct PeerPath {
 struct Peer {
   PeerSlot slot = kNoPeer;
   std::string name;
-  PeerKeys keys;
+  const PeerKeys* keys = nullptr;  // of the directory
   DurationNs keepalive_ns = 0;
   bool initiates = false;       // has somewhere to send to
   std::vector<PeerPath> paths;  // by path id
@@ -145,6 +152,8 @@ struct Peer {
   LaneSender sender;  // of the slow lane
   LaneReceiver receiver;
 
+  TimeNs due_ns = 0;  // in the queue of those that time brings something; 0: not there
+
   bool established() const { return current != nullptr; }
 };
 
@@ -165,8 +174,12 @@ class Peers {
   // place. True when it belongs to a worker's lane after all.
   bool OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns);
   void OnEvent(const Event& event, TimeNs now_ns);
+  // A job that the host was given has run.
+  void OnJobDone(std::unique_ptr<HandshakeJob> job, TimeNs now_ns);
 
-  // Everything that time brings. Every kTickNs.
+  // Everything that time brings. Every kTickNs. It looks only at peers for which something is due:
+  // those that this end initiates to or that come over several paths each time, and any other when
+  // the first of its keys ends. So idle clients cost nothing here, however many they are.
   static constexpr DurationNs kTickNs = 100 * kMillisecondNs;
   void Tick(TimeNs now_ns);
 
@@ -179,6 +192,9 @@ class Peers {
   size_t indices_in_use() const { return by_index_.size(); }
   const PeersOptions& options() const { return options_; }
 
+  // At most kMaxHandshakeJobs.
+  size_t jobs_under_way() const { return jobs_under_way_; }
+
   // A peer whose next attempt wants its endpoint's name resolved again.
   static bool WantsResolving(const Peer& peer);
 
@@ -186,6 +202,9 @@ class Peers {
   // Handshakes.
   void StartAttempt(Peer& peer, TimeNs now_ns);
   void OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns);
+  // Whether the initiation that was read is to be answered, and with what.
+  bool DecideAnswer(HandshakeJob& job);
+  void InstallNext(const HandshakeJob& job, TimeNs now_ns);
   void OnResponse(Bytes datagram, const Route& back, TimeNs now_ns);
   void OnCookie(Bytes datagram, TimeNs now_ns);
   std::unique_ptr<const Keypair> MakeKeypair(Peer& peer, const TransportRoots& roots,
@@ -217,7 +236,13 @@ class Peers {
   void EndAttempt(Peer& peer);
 
   // Time.
+  void TickPeer(Peer& peer, TimeNs now_ns);
+  // When something is due next, as things stand; kNever.
+  TimeNs DueOf(const Peer& peer) const;
+  // After what may have brought that forward.
+  void Schedule(Peer& peer);
   void TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
+  void NoteHeard(Peer& peer, const PeerActivity& activity);
   void TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
   void TickKeys(Peer& peer, TimeNs now_ns);
 
@@ -230,9 +255,15 @@ class Peers {
   PeerHost& host_;
   CookieChecker cookies_;
   FloodGuard flood_;
+  const std::shared_ptr<PeerDirectory> directory_;  // shared with the jobs
+  size_t jobs_under_way_ = 0;
   std::vector<std::unique_ptr<Peer>> peers_;  // by slot
-  std::unordered_map<std::string, Peer*> by_key_;
   std::unordered_map<uint32_t, IndexEntry> by_index_;
+  // The earliest first. Where a peer came forward, its entries for later are void: only the one
+  // that its due_ns tells counts.
+  using Due = std::pair<TimeNs, PeerSlot>;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+  std::vector<PeerSlot> due_now_;  // of one tick
   uint64_t next_keypair_id_ = 1;
   bool closed_ = false;
   DropCounters drops_;

@@ -68,7 +68,7 @@ Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   const auto totals = sources.workers.TrafficOf(peer.slot);
   Json json;
   json["name"] = peer.name;
-  json["public_key"] = EncodeKey(peer.keys.public_key);
+  json["public_key"] = EncodeKey(peer.keys->public_key);
   json["established"] = peer.established();
   json["cipher"] =
       peer.established() ? Json(std::string(CipherName(peer.current->aead->cipher))) : Json();

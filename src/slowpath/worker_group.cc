@@ -68,6 +68,11 @@ void WorkerGroup::Push(size_t worker, Command&& command) {
   mailboxes_[worker]->doorbell.Ring();
 }
 
+bool WorkerGroup::has_waiting() const {
+  return std::any_of(waiting_.begin(), waiting_.end(),
+                     [](const auto& commands) { return !commands.empty(); });
+}
+
 void WorkerGroup::SetRoutes(std::shared_ptr<const RouteTable> routes) {
   Tell({.type = Command::Type::kSetRoutes, .routes = routes.get()});
   std::swap(routes_, routes);

@@ -25,8 +25,10 @@ class WorkerGroup {
                                    const TunnelSockets& sockets);
   void Stop();
 
-  // To every worker, in order; nothing is lost when a mailbox is full.
+  // To every worker, in order; nothing is lost when a mailbox is full: commands wait then, and it
+  // is for who gives them to give no more before Tick() has found room.
   void Tell(const Command& command);
+  bool has_waiting() const;
   // Publishes another table; the one before is retired.
   void SetRoutes(std::shared_ptr<const RouteTable> routes);
   // The table as it is now; nullptr before the first.

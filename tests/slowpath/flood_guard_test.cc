@@ -10,7 +10,9 @@ namespace {
 
 constexpr TimeNs kStart = 1'000 * kSecondNs;
 
-IpAddress Address(const char* text) { return IpAddress::Parse(text).value(); }
+Endpoint At(const char* address, uint16_t port = 7700) {
+  return {IpAddress::Parse(address).value(), port};
+}
 
 // So many initiations in a second, evenly. Returns how many of them met a loaded guard.
 int RunOneSecond(FloodGuard& guard, TimeNs& now_ns, int per_second) {
@@ -56,9 +58,20 @@ TEST(FloodGuard, ASteadyFloodIsLoadUntilItEnds) {
   EXPECT_EQ(RunOneSecond(guard, now_ns, 100), 0);
 }
 
-TEST(FloodGuard, AnAddressGetsItsBurstAndThenItsRate) {
+// So many of so many ports of one address, each port in turn.
+int AllowedOfPorts(FloodGuard& guard, const char* address, int ports, int each, TimeNs now_ns) {
+  int allowed = 0;
+  for (int i = 0; i < each; ++i) {
+    for (int port = 0; port < ports; ++port) {
+      allowed += guard.Allow(At(address, static_cast<uint16_t>(1024 + port)), now_ns);
+    }
+  }
+  return allowed;
+}
+
+TEST(FloodGuard, ASenderGetsItsBurstAndThenItsRate) {
   FloodGuard guard;
-  const IpAddress source = Address("192.0.2.1");
+  const Endpoint source = At("192.0.2.1");
   for (int i = 0; i < 20; ++i) EXPECT_TRUE(guard.Allow(source, kStart)) << i;
   EXPECT_FALSE(guard.Allow(source, kStart));
   EXPECT_FALSE(guard.Allow(source, kStart + 49 * kMillisecondNs));
@@ -70,32 +83,53 @@ TEST(FloodGuard, AnAddressGetsItsBurstAndThenItsRate) {
   EXPECT_EQ(allowed, 20);
 }
 
-TEST(FloodGuard, AddressesDoNotTakeFromEachOther) {
+TEST(FloodGuard, ManyClientsBehindOneAddressAreEachServed) {
   FloodGuard guard;
-  for (int i = 0; i < 1000; ++i) guard.Allow(Address("192.0.2.1"), kStart);
+  TimeNs now_ns = kStart;
+  int allowed = 0;
+  for (int second = 0; second < 2; ++second) {  // 1,000 clients, once a second
+    for (int port = 0; port < 1000; ++port) {
+      now_ns += kMillisecondNs;
+      allowed += guard.Allow(At("192.0.2.1", static_cast<uint16_t>(1024 + port)), now_ns);
+    }
+  }
+  EXPECT_EQ(allowed, 2000);
+}
+
+TEST(FloodGuard, OneWhoAsksTooOftenTakesNothingFromOthersBehindItsAddress) {
+  FloodGuard guard;
+  for (int i = 0; i < 100'000; ++i) guard.Allow(At("192.0.2.1", 1), kStart);
+  // One or two may share the bucket of the greedy one: it is not known which.
+  EXPECT_GE(AllowedOfPorts(guard, "192.0.2.1", 400, 1, kStart), 395);
+}
+
+TEST(FloodGuard, AnAddressWithAllItsPortsGetsItsShareOnly) {
+  FloodGuard guard;
+  EXPECT_EQ(AllowedOfPorts(guard, "192.0.2.1", 10'000, 20, kStart), 500);
+  EXPECT_EQ(AllowedOfPorts(guard, "192.0.2.1", 10'000, 20, kStart + kSecondNs / 10), 100);
+  // And leaves others theirs.
   int allowed = 0;
   for (uint8_t host = 2; host < 202; ++host) {
     const uint8_t bytes[] = {192, 0, 2, host};
-    allowed += guard.Allow(IpAddress::V4(bytes), kStart);
+    allowed += guard.Allow({IpAddress::V4(bytes), 7700}, kStart + kSecondNs / 10);
   }
-  // A few may share the bucket of the greedy one: it is not known which.
   EXPECT_GE(allowed, 190);
 }
 
 TEST(FloodGuard, OfIpv6TheNetworkCounts) {
   FloodGuard guard;
   int allowed = 0;
-  for (uint16_t host = 0; host < 1000; ++host) {
-    IpAddress address = Address("2001:db8:1:2::");
-    StoreBe16(&address.bytes[14], host);
-    allowed += guard.Allow(address, kStart);
+  for (uint16_t host = 0; host < 10'000; ++host) {
+    Endpoint source = At("2001:db8:1:2::");
+    StoreBe16(&source.address.bytes[14], host);
+    allowed += guard.Allow(source, kStart);
   }
-  EXPECT_EQ(allowed, 20);
+  EXPECT_EQ(allowed, 500);
   int others = 0;
   for (uint16_t network = 0; network < 100; ++network) {
-    IpAddress address = Address("2001:db8:2::1");
-    StoreBe16(&address.bytes[6], network);
-    others += guard.Allow(address, kStart);
+    Endpoint source = At("2001:db8:2::1");
+    StoreBe16(&source.address.bytes[6], network);
+    others += guard.Allow(source, kStart);
   }
   EXPECT_GE(others, 95);
 }

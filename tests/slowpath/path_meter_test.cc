@@ -14,6 +14,7 @@ class PathMetersTest : public ::testing::Test {
  protected:
   void Sample() {
     meters_.Sample(
+        [this](PeerSlot peer) { return paths_[peer]; },
         [this](PeerSlot peer, int path) { return totals_[peer][static_cast<size_t>(path)]; },
         now_ns_);
   }
@@ -33,6 +34,7 @@ class PathMetersTest : public ::testing::Test {
 
   TimeNs now_ns_ = 100 * kSecondNs;
   std::array<std::array<WorkerGroup::PathTotals, kMaxPaths>, kPeers> totals_{};
+  std::array<size_t, kPeers> paths_{kMaxPaths, kMaxPaths};
   PathMeters meters_{kPeers};
 };
 
@@ -76,6 +78,31 @@ TEST_F(PathMetersTest, EveryPathOfEveryPeerHasItsOwn) {
       EXPECT_NEAR(one.rx_loss, 0.3 * 0.1 * static_cast<double>(path), 1e-12);
     }
   }
+}
+
+TEST_F(PathMetersTest, APathIsMeasuredAsLongAsItsPeerHasIt) {
+  paths_[1] = 2;  // not the third yet
+  path().tx_bytes = 1 << 30;
+  Sample();
+  SampleAfter(kSecondNs);
+  paths_[1] = 3;
+  SampleAfter(kSecondNs);
+  EXPECT_EQ(reading().tx_bytes_per_s, 0) << "what it carried before is nothing of this second";
+  path().tx_bytes += 1000;
+  Second(100, 50);
+  EXPECT_DOUBLE_EQ(reading().tx_bytes_per_s, 1000);
+  EXPECT_NEAR(reading().rx_loss, 0.15, 1e-12);
+  paths_[1] = 0;
+  path().tx_bytes += 1000;
+  SampleAfter(kSecondNs);
+  EXPECT_EQ(reading().tx_bytes_per_s, 0);
+  EXPECT_NEAR(reading().rx_loss, 0.15, 1e-12);
+  paths_[1] = 3;
+  SampleAfter(kSecondNs);
+  EXPECT_EQ(reading().tx_bytes_per_s, 0);
+  path().tx_bytes += 500;
+  SampleAfter(kSecondNs);
+  EXPECT_DOUBLE_EQ(reading().tx_bytes_per_s, 500);
 }
 
 TEST_F(PathMetersTest, LossFollowsWhatIsLostSmoothly) {

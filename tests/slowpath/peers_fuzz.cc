@@ -33,12 +33,23 @@ class Host final : public PeerHost {
     Check(keypairs >= 0 && keypairs <= 3);
   }
   void Retire(std::unique_ptr<const Keypair> keypair) override { Check(keypair != nullptr); }
+  void RunJob(std::unique_ptr<HandshakeJob> job) override { jobs.push_back(std::move(job)); }
   PeerActivity ActivityOf(PeerSlot) override { return {}; }
   uint64_t NextHandshakeCounter() override { return ++counter; }
   void OnSessionMtu(PeerSlot, uint16_t mtu) override { Check(mtu >= kMinMtu); }
   void Report(const std::string&) override {}
 
+  void RunJobsFor(Peers& peers) {
+    while (!jobs.empty()) {
+      std::unique_ptr<HandshakeJob> job = std::move(jobs.back());
+      jobs.pop_back();
+      job->Run();
+      peers.OnJobDone(std::move(job), kNow);
+    }
+  }
+
   std::vector<Buffer> sent;
+  std::vector<std::unique_ptr<HandshakeJob>> jobs;
   uint64_t commands = 0;
   int keypairs = 0;
   uint64_t counter = 0;
@@ -91,9 +102,16 @@ struct World {
     sender = client_peer().sender;
   }
 
-  static void Deliver(Host& from, Peers& to, const Route& back) {
+  // With the handshakes that it leads to.
+  bool Take(Peers& to, MutableBytes datagram, const Route& back, TimeNs at_ns) {
+    const bool stray = to.OnDatagram(datagram, back, at_ns);
+    (&to == &server ? server_host : client_host).RunJobsFor(to);
+    return stray;
+  }
+
+  void Deliver(Host& from, Peers& to, const Route& back) {
     const std::vector<Buffer> sent = std::exchange(from.sent, {});
-    for (Buffer datagram : sent) to.OnDatagram(datagram, back, kNow);
+    for (Buffer datagram : sent) Take(to, datagram, back, kNow);
   }
 
   const Peer& client_peer() const { return *client.all()[0]; }
@@ -138,7 +156,7 @@ void ExpectRefused(Buffer datagram, const Route& from) {
       datagram.size() > 3 && datagram[3] == static_cast<uint8_t>(Kind::kInitiation);
   const size_t bytes = datagram.size();
   world->server_host.sent.clear();
-  const bool stray = world->server.OnDatagram(datagram, from, world->now_ns);
+  const bool stray = world->Take(world->server, datagram, from, world->now_ns);
   Check(Snapshot(*world) == before);
   Check(world->Drops() == drops + (stray ? 0 : 1));
   for (const Buffer& answer : world->server_host.sent) {
@@ -165,7 +183,7 @@ void SayAuthentically(Bytes input) {
   Buffer datagram(plain.size() + kSealOverheadBytes);
   world->sender.Seal(kind, path, input[2] & kKnownFlags, plain, datagram.data());
   world->server_host.sent.clear();
-  Check(!world->server.OnDatagram(datagram, world->client_at, world->now_ns));
+  Check(!world->Take(world->server, datagram, world->client_at, world->now_ns));
   Check(world->server_host.sent.size() <= 2);
   Check(world->server_peer().paths.size() <= kMaxPaths);
   world->server.Tick(world->now_ns);

@@ -762,7 +762,7 @@ TEST_F(PeersTest, TheLoadIsOverSoonAfterTheFlood) {
   EXPECT_TRUE(network_.TakeLog().empty());
 }
 
-TEST_F(PeersTest, OneAddressGetsItsShareOfALoadedServerOnly) {
+TEST_F(PeersTest, OneSenderGetsItsShareOfALoadedServerOnly) {
   server_.Start();
   Flood(500);
   network_.TakeLog();
@@ -835,6 +835,165 @@ TEST_F(PeersTest, AClientAnswersNoInitiation) {
   EXPECT_FALSE(client_.established(1));
   EXPECT_FALSE(other.established());
   EXPECT_GE(client_.drops(Drop::handshake_unexpected), 4u);
+}
+
+// --- Handshakes whose expensive part ends late ---
+
+class LateJobs : public PeersTest {
+ protected:
+  using Stage = HandshakeJob::Stage;
+
+  // An initiation of the client, kept from the network.
+  Datagram NextInitiation() {
+    return Capture(5 * kSecondNs,
+                   [](const Datagram& datagram) { return KindOf(datagram) == Kind::kInitiation; });
+  }
+  void HoldJobs() { server_.hold_jobs = true; }
+  void RunJobs() {
+    while (!server_.jobs.empty()) server_.RunJob(0);
+  }
+};
+
+TEST_F(LateJobs, NothingChangesBeforeTheyEnd) {
+  HoldJobs();
+  Start();
+  const Datagram initiation = NextInitiation();
+  network_.TakeLog();
+  const std::string before = server_.Snapshot();
+  server_.Deliver(initiation.bytes, initiation.from);
+  ASSERT_EQ(server_.jobs.size(), 1u);
+  EXPECT_EQ(server_.Snapshot(), before);
+  server_.RunJob(0);  // now it is known who it is
+  ASSERT_EQ(server_.jobs.size(), 1u);
+  EXPECT_EQ(server_.jobs[0]->stage(), Stage::kWrite);
+  EXPECT_EQ(server_.keypairs_known(), 0u);
+  EXPECT_TRUE(network_.TakeLog().empty());
+  server_.RunJob(0);
+  EXPECT_EQ(server_.keypairs_known(), 1u);
+  EXPECT_EQ(server_.peers().jobs_under_way(), 0u);
+  ASSERT_TRUE(RunUntil(kSecondNs, [this] { return SameKeys(); }));
+  EXPECT_TRUE(Exchange());
+}
+
+TEST_F(LateJobs, ASessionGoesOnWhileItsRekeyIsWorkedOn) {
+  client_.options.rekey_after_ns = 5 * kSecondNs;
+  Establish();
+  HoldJobs();
+  const uint64_t id = server_.peer().current->id;
+  ASSERT_TRUE(RunUntil(10 * kSecondNs, [this] { return !server_.jobs.empty(); }));
+  EXPECT_TRUE(Exchange());
+  EXPECT_EQ(server_.peer().current->id, id);
+  RunJobs();
+  ASSERT_TRUE(RunUntil(kSecondNs, [&] { return server_.peer().current->id != id && SameKeys(); }));
+  EXPECT_TRUE(Exchange());
+}
+
+TEST_F(LateJobs, TheSameInitiationTwiceIsAnsweredOnce) {
+  HoldJobs();
+  Start();
+  const Datagram initiation = NextInitiation();
+  server_.Deliver(initiation.bytes, initiation.from);
+  server_.Deliver(initiation.bytes, kAttackerAt);
+  network_.TakeLog();
+  server_.RunJob(1);  // the copy happens to be first
+  server_.RunJob(0);
+  EXPECT_EQ(server_.drops(Drop::handshake_replayed), 1u);
+  RunJobs();
+  EXPECT_EQ(network_.TakeLog().size(), 1u);
+  EXPECT_EQ(server_.keypairs_announced(), 1u);
+}
+
+// Of two attempts of one client the later counts, in whichever order their stages end.
+class TwoAttempts : public LateJobs, public ::testing::WithParamInterface<std::vector<size_t>> {};
+
+TEST_P(TwoAttempts, TheLaterOneCounts) {
+  HoldJobs();
+  Start();
+  const Datagram first = NextInitiation();
+  const Datagram second = NextInitiation();  // the client has given up on the first
+  network_.TakeLog();
+  server_.Deliver(first.bytes, first.from);
+  server_.Deliver(second.bytes, second.from);
+  for (const size_t place : GetParam()) {
+    if (place < server_.jobs.size()) server_.RunJob(place);
+  }
+  RunJobs();
+  EXPECT_EQ(server_.drops(), server_.drops(Drop::handshake_replayed));
+  EXPECT_EQ(server_.peers().jobs_under_way(), 0u);
+  EXPECT_EQ(server_.keypairs_known(), 1u);
+  ASSERT_TRUE(RunUntil(500 * kMillisecondNs, [this] { return SameKeys(); }));
+  EXPECT_TRUE(Exchange());
+}
+// A job that goes on to its second stage goes behind the other.
+INSTANTIATE_TEST_SUITE_P(Order, TwoAttempts,
+                         ::testing::Values(std::vector<size_t>{0, 0, 0, 0},  // in order
+                                           std::vector<size_t>{0, 0, 1, 0},  // the later overtakes
+                                           std::vector<size_t>{1, 0, 0},     // and at its reading
+                                           std::vector<size_t>{0, 1, 0, 0},  // first is done first
+                                           std::vector<size_t>{1, 1, 0, 0}));
+
+TEST_F(LateJobs, WhatEndsAfterTheCloseChangesNothing) {
+  for (const int stages : {0, 1}) {
+    HoldJobs();
+    Start();
+    const Datagram initiation = NextInitiation();
+    server_.Deliver(initiation.bytes, initiation.from);
+    for (int i = 0; i < stages; ++i) server_.RunJob(0);
+    server_.Close();
+    network_.TakeLog();
+    const std::string before = server_.Snapshot();
+    RunJobs();
+    EXPECT_EQ(server_.Snapshot(), before);
+    EXPECT_TRUE(network_.TakeLog().empty());
+    EXPECT_EQ(server_.keypairs_announced(), 0u);
+    EXPECT_EQ(server_.peers().jobs_under_way(), 0u);
+  }
+}
+
+TEST_F(LateJobs, AJobMayOutliveThePeers) {
+  HoldJobs();
+  Start();
+  const Datagram initiation = NextInitiation();
+  server_.Deliver(initiation.bytes, initiation.from);
+  std::unique_ptr<HandshakeJob> job = std::move(server_.jobs[0]);
+  server_.Kill();
+  job->Run();
+  EXPECT_TRUE(job->ok());
+}
+
+TEST_F(LateJobs, OnlySoManyAreUnderWayAndTheRestIsDropped) {
+  constexpr int kMore = 30;
+  server_.Start();
+  HoldJobs();
+  MacStamper stamper(server_.options.identity.public_key);
+  for (int i = 0; i < kMaxHandshakeJobs + kMore; ++i) {
+    Run(5 * kMillisecondNs);  // too few a second to be a flood
+    server_.Deliver(InitiationOfNobody(stamper, network_.random(), network_.now_ns()),
+                    RandomSource(network_.random()));
+  }
+  EXPECT_EQ(server_.jobs.size(), static_cast<size_t>(kMaxHandshakeJobs));
+  EXPECT_EQ(server_.peers().jobs_under_way(), static_cast<size_t>(kMaxHandshakeJobs));
+  EXPECT_EQ(server_.drops(Drop::handshakes_busy), static_cast<uint64_t>(kMore));
+  EXPECT_EQ(server_.drops(), static_cast<uint64_t>(kMore));
+  RunJobs();
+  EXPECT_EQ(server_.drops(Drop::handshake_unauthentic), static_cast<uint64_t>(kMaxHandshakeJobs));
+  server_.hold_jobs = false;
+  client_.Start();
+  EXPECT_TRUE(TimeUntilExchange(2 * kSecondNs));
+}
+
+TEST_F(LateJobs, BelongToTheAddressThatTheInitiationCameFrom) {
+  HoldJobs();
+  Start();
+  const Datagram initiation = NextInitiation();
+  server_.Deliver(initiation.bytes, initiation.from);
+  server_.Deliver(Buffer(100), kAttackerAt);  // something else comes meanwhile
+  network_.TakeLog();
+  RunJobs();
+  const std::vector<Datagram> sent = network_.TakeLog();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(KindOf(sent[0]), Kind::kResponse);
+  EXPECT_EQ(sent[0].to, kClientAt);
 }
 
 // --- Mutilated datagrams ---
@@ -1183,6 +1342,51 @@ TEST_F(TwoPaths, APathWithoutAProvenAddressCarriesNothing) {
     EXPECT_TRUE(hub_.lanes[0].routes[hub_.lanes[0].path].remote.is_set());
     EXPECT_FALSE(hub_.peer().paths[1].up);
   }
+}
+
+TEST_F(TwoPaths, OnlyPeersForWhichSomethingIsDueAreLookedAt) {
+  mobile_.options.rekey_after_ns = 100 * kSecondNs;
+  SimulatedEnd simple(network_, Role::kClient, {kClientAt});
+  SimulatedEnd never(network_, Role::kClient, {kElsewhere});
+  simple.Know(hub_, {kHubAt});
+  hub_.Know(simple);
+  hub_.Know(never);
+  simple.Start();
+  Establish();
+  const auto run = [&](DurationNs duration_ns) {
+    network_.Run(duration_ns, Peers::kTickNs, [&] {
+      hub_.Tick();
+      mobile_.Tick();
+      simple.Tick();
+    });
+  };
+  run(3 * kSecondNs);
+  ASSERT_TRUE(hub_.established(0) && hub_.established(1));
+  hub_.times_looked_at.clear();
+  run(60 * kSecondNs);
+  EXPECT_GE(hub_.times_looked_at[0], 600u) << "which of two paths is alive shows in time";
+  EXPECT_EQ(hub_.times_looked_at[1], 0u);
+  EXPECT_EQ(hub_.times_looked_at[2], 0u);
+  // Its keys end nevertheless, and it is not looked at more often for having come back.
+  simple.Kill();
+  run(200 * kSecondNs);
+  EXPECT_FALSE(hub_.established(1));
+  EXPECT_TRUE(hub_.established(0));
+  simple.Start();
+  run(10 * kSecondNs);
+  EXPECT_TRUE(hub_.established(1));
+  hub_.times_looked_at.clear();
+  run(60 * kSecondNs);
+  EXPECT_EQ(hub_.times_looked_at[1], 0u);
+}
+
+TEST_F(PeersTest, AClockThatJumpsEndsWhatIsTooOldAtTheNextTick) {
+  Establish();
+  server_.peers().Tick(network_.now_ns() + 3600 * kSecondNs);
+  EXPECT_FALSE(server_.established());
+  EXPECT_EQ(server_.keypairs_known(), 0u);
+  EXPECT_EQ(server_.peers().indices_in_use(), 0u);
+  EXPECT_TRUE(TimeUntilExchange(10 * kSecondNs));
 }
 
 // --- Several clients ---

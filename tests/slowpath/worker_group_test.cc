@@ -81,6 +81,20 @@ TEST(WorkerGroup, WhatAMailboxHasNoRoomForWaitsForTheNextTick) {
   EXPECT_EQ(CarryOutAll(group, 1, kInboxSlots), kGiven + 2 - kInboxSlots);
 }
 
+TEST(WorkerGroup, TellsWhetherCommandsWait) {
+  WorkerGroup group(Unpinned(2));
+  for (size_t number = 0; number < kInboxSlots; ++number) group.Tell(Numbered(number));
+  EXPECT_FALSE(group.has_waiting());
+  CarryOutAll(group, 1, 0);
+  group.Tell(Numbered(kInboxSlots));
+  EXPECT_TRUE(group.has_waiting()) << "worker 0 has no room";
+  group.Tick();
+  EXPECT_TRUE(group.has_waiting());
+  CarryOutAll(group, 0, 0);
+  group.Tick();
+  EXPECT_FALSE(group.has_waiting());
+}
+
 TEST(WorkerGroup, WhatWaitsMayNeedManyTicks) {
   constexpr size_t kGiven = 5 * kInboxSlots + 7;
   WorkerGroup group(Unpinned(1));
