@@ -231,6 +231,8 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
 }
 
 void Peers::OnCookie(Bytes datagram, TimeNs now_ns) {
+  // A server has no attempts, but may have many peers to look for one at.
+  if (options_.role == Role::kServer) return drops_.Count(Drop::handshake_unexpected);
   for (auto& peer : peers_) {
     if (!peer->attempt) continue;
     PeerPath& path = peer->paths[peer->attempt_path];
