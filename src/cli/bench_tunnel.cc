@@ -233,7 +233,7 @@ absl::Status TunnelBench::WaitUntilEstablished(const End& near) {
     if (reply.ok() && status.at("peers").at(0).at("established").get<bool>()) {
       report_.cipher = status.at("peers").at(0).at("cipher").get<std::string>();
       report_.io = status.at("io").get<std::string>();
-      report_.workers = status.at("workers").get<int>();
+      report_.workers = static_cast<int>(status.at("workers").size());
       report_.mtu = status.at("network").at("mtu").get<int>();
       report_.rounds = arguments_.rounds;
       report_.seconds = arguments_.seconds;
