@@ -38,7 +38,8 @@ class Workers(LabTest):
                                             (client, server, INNER[family][0])):
                 got, sent = flood(to_ns, from_ns, address, size="16-1300", rate=10000, flows=32)
                 self.assertEqual((got["received"], got["late"], got["doubled"], got["damaged"]),
-                                 (sent["sent"], 0, 0, 0))
+                                 (sent["sent"], 0, 0, 0),
+                                 [daemon.drops() for daemon in tunnel.daemons])
         for way in ((), ("-R",)):
             report = iperf(server, client, INNER[4][1], "-P", 16, *way)
             self.assertGreater(tcp_mbps(report), 50)
