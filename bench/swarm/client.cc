@@ -29,12 +29,6 @@ constexpr int kPingsUntilHandshake = 3;
 
 uint64_t next_keypair_id = 1;  // of this process, whose clients share one thread
 
-uint64_t WallNowNs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
-}
-
 uint64_t RandomToken() {
   uint64_t token;
   randombytes_buf(&token, sizeof(token));

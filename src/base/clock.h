@@ -1,4 +1,5 @@
-// Time as the packet path sees it: nanoseconds of CLOCK_MONOTONIC, read once per batch.
+// Time as the packet path sees it: nanoseconds of CLOCK_MONOTONIC, read once per batch; and the
+// other clocks, in the same unit.
 #pragma once
 
 #include <time.h>
@@ -14,10 +15,16 @@ inline constexpr DurationNs kMicrosecondNs = 1'000;
 inline constexpr DurationNs kMillisecondNs = 1'000'000;
 inline constexpr DurationNs kSecondNs = 1'000'000'000;
 
-inline TimeNs MonotonicNowNs() {
+inline uint64_t ReadClockNs(clockid_t clock) {
   timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<TimeNs>(now.tv_sec) * kSecondNs + static_cast<TimeNs>(now.tv_nsec);
+  clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
 }
+
+inline TimeNs MonotonicNowNs() { return ReadClockNs(CLOCK_MONOTONIC); }
+// Since 1970. It may be set, also back.
+inline uint64_t WallNowNs() { return ReadClockNs(CLOCK_REALTIME); }
+// CPU time that the calling thread has had.
+inline DurationNs ThreadCpuTimeNs() { return ReadClockNs(CLOCK_THREAD_CPUTIME_ID); }
 
 }  // namespace braid

@@ -1,21 +1,10 @@
 #include "fastpath/cpu_affinity.h"
 
 #include <errno.h>
-#include <time.h>
 
 #include <string>
 
 namespace braid {
-namespace {
-
-DurationNs CpuTimeOfThisThread() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return time.tv_sec * kSecondNs + time.tv_nsec;
-}
-
-}  // namespace
-
 absl::Status CpuAffinity::Start(int cpu) {
   cpu_ = cpu;
   if (cpu_ < 0) return absl::OkStatus();
@@ -23,12 +12,12 @@ absl::Status CpuAffinity::Start(int cpu) {
     return absl::ErrnoToStatus(
         errno, "performance.pin: cannot pin a worker to CPU " + std::to_string(cpu_));
   }
-  worked_ns_ = CpuTimeOfThisThread();
+  worked_ns_ = ThreadCpuTimeNs();
   return absl::OkStatus();
 }
 
 void CpuAffinity::Look(TimeNs now_ns) {
-  const DurationNs worked_ns = CpuTimeOfThisThread();
+  const DurationNs worked_ns = ThreadCpuTimeNs();
   const DurationNs busy_percent = (worked_ns - worked_ns_) * 100 / (now_ns - looked_ns_);
   worked_ns_ = worked_ns;
   looked_ns_ = now_ns;

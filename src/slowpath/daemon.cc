@@ -49,12 +49,6 @@ constexpr auto kResolveEvery = std::chrono::seconds(5);
 constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
 constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
 
-uint64_t WallNowNs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
-}
-
 // No more than there are handshakes to do at once.
 int HandshakeThreads(const Config& config) {
   const size_t cpus = AffinityOfThisProcess().size();

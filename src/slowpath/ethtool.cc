@@ -57,6 +57,14 @@ class KernelEthtool final : public Ethtool {
  private:
   absl::Status Call(const std::string& device, const char* what, void* command,
                     int* result = nullptr);
+  // What a command gives that needs nothing but its number.
+  template <typename T>
+  absl::StatusOr<T> Get(const std::string& device, const char* what, uint32_t number) {
+    T command{};
+    command.cmd = number;
+    if (absl::Status status = Call(device, what, &command); !status.ok()) return status;
+    return command;
+  }
   absl::StatusOr<std::vector<std::string>> FeatureNames(const std::string& device);
 
   const UniqueFd fd_;
@@ -91,10 +99,9 @@ absl::Status KernelEthtool::Call(const std::string& device, const char* what, vo
 }
 
 absl::StatusOr<std::string> KernelEthtool::Driver(const std::string& device) {
-  ethtool_drvinfo info{};
-  info.cmd = ETHTOOL_GDRVINFO;
-  if (absl::Status status = Call(device, "-i", &info); !status.ok()) return status;
-  return std::string(info.driver, strnlen(info.driver, sizeof(info.driver)));
+  const auto info = Get<ethtool_drvinfo>(device, "-i", ETHTOOL_GDRVINFO);
+  if (!info.ok()) return info.status();
+  return std::string(info->driver, strnlen(info->driver, sizeof(info->driver)));
 }
 
 // --- Offloads ---
@@ -163,48 +170,43 @@ absl::Status KernelEthtool::SetFeature(const std::string& device, const std::str
 // --- Queues ---
 
 absl::StatusOr<DeviceChannels> KernelEthtool::Channels(const std::string& device) {
-  ethtool_channels channels{};
-  channels.cmd = ETHTOOL_GCHANNELS;
-  if (absl::Status status = Call(device, "-l", &channels); !status.ok()) return status;
-  return DeviceChannels{channels.rx_count, channels.tx_count, channels.combined_count,
-                        channels.max_rx,   channels.max_tx,   channels.max_combined};
+  const auto channels = Get<ethtool_channels>(device, "-l", ETHTOOL_GCHANNELS);
+  if (!channels.ok()) return channels.status();
+  return DeviceChannels{channels->rx_count, channels->tx_count, channels->combined_count,
+                        channels->max_rx,   channels->max_tx,   channels->max_combined};
 }
 
 absl::Status KernelEthtool::SetChannels(const std::string& device, const DeviceChannels& wanted) {
-  ethtool_channels channels{};
-  channels.cmd = ETHTOOL_GCHANNELS;
-  if (absl::Status status = Call(device, "-l", &channels); !status.ok()) return status;
-  channels.cmd = ETHTOOL_SCHANNELS;
-  channels.rx_count = wanted.rx;
-  channels.tx_count = wanted.tx;
-  channels.combined_count = wanted.combined;
-  return Call(device, "-L", &channels);
+  auto channels = Get<ethtool_channels>(device, "-l", ETHTOOL_GCHANNELS);
+  if (!channels.ok()) return channels.status();
+  channels->cmd = ETHTOOL_SCHANNELS;
+  channels->rx_count = wanted.rx;
+  channels->tx_count = wanted.tx;
+  channels->combined_count = wanted.combined;
+  return Call(device, "-L", &*channels);
 }
 
 absl::StatusOr<DeviceRings> KernelEthtool::Rings(const std::string& device) {
-  ethtool_ringparam rings{};
-  rings.cmd = ETHTOOL_GRINGPARAM;
-  if (absl::Status status = Call(device, "-g", &rings); !status.ok()) return status;
-  return DeviceRings{rings.rx_pending, rings.tx_pending, rings.rx_max_pending,
-                     rings.tx_max_pending};
+  const auto rings = Get<ethtool_ringparam>(device, "-g", ETHTOOL_GRINGPARAM);
+  if (!rings.ok()) return rings.status();
+  return DeviceRings{rings->rx_pending, rings->tx_pending, rings->rx_max_pending,
+                     rings->tx_max_pending};
 }
 
 absl::Status KernelEthtool::SetRings(const std::string& device, const DeviceRings& wanted) {
-  ethtool_ringparam rings{};
-  rings.cmd = ETHTOOL_GRINGPARAM;
-  if (absl::Status status = Call(device, "-g", &rings); !status.ok()) return status;
-  rings.cmd = ETHTOOL_SRINGPARAM;
-  rings.rx_pending = wanted.rx;
-  rings.tx_pending = wanted.tx;
-  return Call(device, "-G", &rings);
+  auto rings = Get<ethtool_ringparam>(device, "-g", ETHTOOL_GRINGPARAM);
+  if (!rings.ok()) return rings.status();
+  rings->cmd = ETHTOOL_SRINGPARAM;
+  rings->rx_pending = wanted.rx;
+  rings->tx_pending = wanted.tx;
+  return Call(device, "-G", &*rings);
 }
 
 absl::StatusOr<DeviceCoalescing> KernelEthtool::Coalescing(const std::string& device) {
-  ethtool_coalesce coalesce{};
-  coalesce.cmd = ETHTOOL_GCOALESCE;
-  if (absl::Status status = Call(device, "-c", &coalesce); !status.ok()) return status;
-  return DeviceCoalescing{coalesce.rx_coalesce_usecs, coalesce.rx_max_coalesced_frames,
-                          coalesce.use_adaptive_rx_coalesce != 0};
+  const auto coalesce = Get<ethtool_coalesce>(device, "-c", ETHTOOL_GCOALESCE);
+  if (!coalesce.ok()) return coalesce.status();
+  return DeviceCoalescing{coalesce->rx_coalesce_usecs, coalesce->rx_max_coalesced_frames,
+                          coalesce->use_adaptive_rx_coalesce != 0};
 }
 
 // --- The receive hash ---

@@ -2,7 +2,6 @@
 #include "fastpath/cpu_affinity.h"
 
 #include <gtest/gtest.h>
-#include <time.h>
 
 #include <thread>
 
@@ -10,13 +9,8 @@ namespace braid {
 namespace {
 
 void WorkFor(DurationNs duration_ns) {
-  const auto worked_ns = [] {
-    timespec time{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return static_cast<DurationNs>(time.tv_sec) * kSecondNs + static_cast<DurationNs>(time.tv_nsec);
-  };
-  const DurationNs until_ns = worked_ns() + duration_ns;
-  while (worked_ns() < until_ns) {
+  const DurationNs until_ns = ThreadCpuTimeNs() + duration_ns;
+  while (ThreadCpuTimeNs() < until_ns) {
   }
 }
 
