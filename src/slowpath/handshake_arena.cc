@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <new>
 #include <utility>
 
 namespace braid {
@@ -42,6 +43,16 @@ class StandsBackOnEntry final : public tbb::task_scheduler_observer {
   }
 };
 
+// oneTBB would keep its threads for whoever asks next. This ends them, and waits until they have
+// ended.
+class EndsThreads {
+ public:
+  ~EndsThreads() { tbb::finalize(scheduler_, std::nothrow); }
+
+ private:
+  tbb::task_scheduler_handle scheduler_{tbb::attach{}};
+};
+
 }  // namespace
 
 struct HandshakeArena::Threads {
@@ -51,6 +62,7 @@ struct HandshakeArena::Threads {
         arena(count, /*reserved_for_masters=*/0),
         observer(arena) {}
 
+  EndsThreads at_last;  // when nothing uses them any more
   tbb::global_control allowed;
   tbb::task_arena arena;
   StandsBackOnEntry observer;

@@ -31,7 +31,7 @@ class HandshakeArena {
   // Rung when there is something to take: several at once need one wake only.
   Doorbell& doorbell() { return doorbell_; }
 
-  // Awaits the jobs that threads are at, and drops all others. Nothing runs from then on.
+  // Awaits the jobs that threads are at, and drops all others. No thread is left then.
   void Stop();
 
  private:

@@ -1,5 +1,5 @@
 // Handshakes on the arena's threads: all of them end, with the results they would have had inline;
-// one wake may bring several; stopping awaits what runs and lets go of the rest.
+// one wake may bring several; stopping awaits what runs, lets go of the rest and ends the threads.
 #include "slowpath/handshake_arena.h"
 
 #include <gtest/gtest.h>
@@ -7,10 +7,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace braid {
@@ -77,6 +79,16 @@ std::vector<pid_t> ThreadsNamed(const std::string& wanted) {
   return found;
 }
 
+// The kernel lists a thread for a moment after it was joined.
+bool AllThreadsEnd() {
+  const TimeNs until_ns = MonotonicNowNs() + 5 * kSecondNs;
+  while (!ThreadsNamed("braid-handshake").empty()) {
+    if (MonotonicNowNs() > until_ns) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
 TEST_F(HandshakeArenaTest, DoesBothStagesOfManyHandshakes) {
   constexpr uint32_t kHandshakes = 200;
   HandshakeArena arena(kThreads);
@@ -120,9 +132,9 @@ TEST_F(HandshakeArenaTest, WhatDoesNotAuthenticateComesBackAsRefused) {
 }
 
 TEST_F(HandshakeArenaTest, HasNoThreadsBeforeTheFirstJobAndThenThoseThatStandBack) {
-  const size_t before = ThreadsNamed("braid-handshake").size();
+  ASSERT_TRUE(AllThreadsEnd()) << "those of an earlier arena";
   HandshakeArena arena(1);
-  EXPECT_EQ(ThreadsNamed("braid-handshake").size(), before);
+  EXPECT_TRUE(ThreadsNamed("braid-handshake").empty());
   arena.Run(JobFor(MakeAttempt(1)));
   EXPECT_TRUE(Await(arena)->ok());
   const std::vector<pid_t> threads = ThreadsNamed("braid-handshake");
@@ -145,6 +157,15 @@ TEST_F(HandshakeArenaTest, StoppingLetsGoOfAllJobsAtOnce) {
     arena.Run(JobFor(attempt));
     EXPECT_EQ(directory_.use_count(), 1) << "a job was taken after the end";
   }
+}
+
+TEST_F(HandshakeArenaTest, NoThreadIsLeftOnceItHasStopped) {
+  HandshakeArena arena(kThreads);
+  for (uint32_t i = 0; i < 50; ++i) arena.Run(JobFor(MakeAttempt(i + 1)));
+  EXPECT_TRUE(Await(arena)->ok());
+  EXPECT_FALSE(ThreadsNamed("braid-handshake").empty());
+  arena.Stop();
+  EXPECT_TRUE(AllThreadsEnd());
 }
 
 TEST_F(HandshakeArenaTest, AJobOutlivesWhoAskedForIt) {
