@@ -208,6 +208,19 @@ class Namespace:
     def nft(self, rules):
         self.run("nft", "-f", "-", input=rules)
 
+    def masquerade(self, device, ports):
+        """What leaves by the device gets this machine's address, and one of the ports (1000-1999)
+        for each flow. Said again, new flows get others."""
+        self.nft(f"""
+            table ip nat {{}}
+            delete table ip nat
+            table ip nat {{
+                chain out {{
+                    type nat hook postrouting priority srcnat;
+                    oifname "{device}" meta l4proto udp masquerade to :{ports} random
+                }}
+            }}""")
+
     def forward(self):
         self.sysctl("net.ipv4.ip_forward", 1)
         self.sysctl("net.ipv6.conf.all.forwarding", 1)

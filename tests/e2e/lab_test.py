@@ -65,9 +65,10 @@ def _bound(method, arguments):
     return test
 
 
-def _shortened(text, lines=60):
-    all_lines = text.splitlines(keepends=True)
+def _shortened(text, lines=60, columns=4000):
+    all_lines = [line if len(line) <= columns else line[:columns] + "…\n"
+                 for line in text.splitlines(keepends=True)]
     if len(all_lines) <= 2 * lines:
-        return text
+        return "".join(all_lines)
     left_out = len(all_lines) - 2 * lines
     return "".join(all_lines[:lines] + [f"… {left_out} lines …\n"] + all_lines[-lines:])

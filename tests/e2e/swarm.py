@@ -2,6 +2,10 @@
 
     swarm 10.20.2.1, 10.30.0.0/16 ──veth── 10.20.2.2 server
       └ 10.64.0.1, 10.64.0.2, … ════════ 10.127.255.254 ┘
+
+Behind a NAT all clients share its one address:
+
+    swarm 10.20.3.1, 10.30.0.0/16 ──veth── 10.20.3.2 nat 10.20.2.1 ──veth── 10.20.2.2 server
 """
 import json
 import os
@@ -12,6 +16,8 @@ from daemon import Daemon, endpoint, merged
 from lab import LabError, run
 
 OUTER = ("10.20.2.1", "10.20.2.2")
+BEHIND_NAT = ("10.20.3.1", "10.20.3.2")
+NAT_PORTS = "20000-59999"
 SOURCES = "10.30.0.0/16"  # each client sends from one of its own
 INNER_NET = "10.64.0.0/10"
 SERVER_INNER = "10.127.255.254"
@@ -23,14 +29,17 @@ _SO_RCVBUFFORCE = 33
 class SwarmServer:
     """`extra` is the identity of a real client that the server knows too."""
 
-    def __init__(self, lab, clients, config=None, extra=None, guarded=True, suffix=""):
+    def __init__(self, lab, clients, config=None, extra=None, guarded=True, suffix="", nat=False):
         self.clients = clients
         self.lab = lab
         self.server_ns = lab.namespace("server" + suffix)
         self.swarm_ns = lab.namespace("swarm" + suffix)
-        lab.link(self.swarm_ns, OUTER[0] + "/24", self.server_ns, OUTER[1] + "/24")
         self.swarm_ns.ip(f"route add local {SOURCES} dev lo")
-        self.server_ns.ip(f"route add {SOURCES} via {OUTER[0]}")
+        if nat:
+            self._link_through(lab.namespace("nat" + suffix))
+        else:
+            lab.link(self.swarm_ns, OUTER[0] + "/24", self.server_ns, OUTER[1] + "/24")
+            self.server_ns.ip(f"route add {SOURCES} via {OUTER[0]}")
         file = os.path.join(lab.folder, f"keys{suffix}.json")
         extras = ("--extra-peer", f"{extra.public}={EXTRA_INNER}/32") if extra else ()
         self.public = run(natives.path("swarm"), "keys", "--clients", clients,
@@ -41,6 +50,14 @@ class SwarmServer:
         self.daemon = Daemon(self.server_ns, "server" + suffix,
                              merged(merged(keys, {"log": {"level": "info"}}), config),
                              guarded=guarded)
+
+    def _link_through(self, nat):
+        self.lab.link(self.swarm_ns, BEHIND_NAT[0] + "/24", nat, BEHIND_NAT[1] + "/24")
+        self.lab.link(nat, OUTER[0] + "/24", self.server_ns, OUTER[1] + "/24")
+        self.swarm_ns.ip(f"route add default via {BEHIND_NAT[1]}")
+        nat.ip(f"route add {SOURCES} via {BEHIND_NAT[0]}")
+        nat.forward()
+        nat.masquerade(self.server_ns.short, NAT_PORTS)
 
     def start(self, seconds=60):
         self.daemon.start(ready=False)
@@ -66,20 +83,21 @@ class SwarmServer:
         sink.bind((SERVER_INNER, SINK_PORT))
         return sink
 
-    def command(self, mode, *options):
+    def command(self, mode, *options, probe=True):
+        probes = ("--server-pid", self.daemon.process.pid,
+                  "--control-socket", self.daemon.socket_path) if probe else ()
         return [natives.path("swarm"), mode, "--clients", self.clients,
-                "--server", f"{OUTER[1]}:7700", "--sources", SOURCES,
-                "--server-pid", self.daemon.process.pid,
-                "--control-socket", self.daemon.socket_path, "--json", *options]
+                "--server", f"{OUTER[1]}:7700", "--sources", SOURCES, "--json", *probes, *options]
 
     def swarm(self, mode, *options):
         """Runs a swarm to its end; returns what it measured."""
         process = self.start_swarm(mode, *options)
         return self.result(process, seconds=600)
 
-    def start_swarm(self, mode, *options):
+    def start_swarm(self, mode, *options, probe=True):
+        """Without `probe` it does not look at the server's process, which may then be another."""
         count = len(self.lab.processes)
-        return self.swarm_ns.start(f"{mode}{count}", *self.command(mode, *options))
+        return self.swarm_ns.start(f"{mode}{count}", *self.command(mode, *options, probe=probe))
 
     @staticmethod
     def result(process, seconds=60):

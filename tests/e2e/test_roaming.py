@@ -9,7 +9,7 @@ from capture import Tap, addresses
 from daemon import endpoint
 from lab import eventually
 from lab_test import LabTest, each
-from test_workers import nat_between, set_nat_ports
+from test_workers import nat_between
 from topology import INNER, Tunnel, client_config
 from traffic import Pinger, iperf, ping, tcp_mbps
 
@@ -59,7 +59,7 @@ class Roaming(LabTest):
         tunnel = Tunnel(self.lab, machines=(client, server), server_address="10.30.1.2").start()
         pings = Pinger(client, INNER[4][1])
         eventually(pings.answers, 3, "ping is answered")
-        set_nat_ports(nat, "30000-39999")
+        nat.masquerade("server", "30000-39999")
         nat.run("conntrack", "-F", check=False)
         moved = time.time()
         pings.wait_for_answer_after(moved + 0.05, 5)

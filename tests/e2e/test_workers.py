@@ -14,20 +14,8 @@ def nat_between(lab):
     lab.link(nat, "10.30.1.1/24", server, "10.30.1.2/24")
     client.ip("route add default via 10.20.1.2")
     nat.forward()
-    set_nat_ports(nat, "20000-29999")
+    nat.masquerade("server", "20000-29999")
     return client, nat, server
-
-
-def set_nat_ports(nat, ports):
-    nat.nft(f"""
-        table ip nat {{}}
-        delete table ip nat
-        table ip nat {{
-            chain out {{
-                type nat hook postrouting priority srcnat;
-                oifname "server" meta l4proto udp masquerade to :{ports} random
-            }}
-        }}""")
 
 
 class Workers(LabTest):
