@@ -16,6 +16,7 @@ class Pings:
         self.text = text
         counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
         self.sent, self.received = (int(counts[1]), int(counts[2])) if counts else (0, 0)
+        self.times_ms = [float(each) for each in re.findall(r"time=([\d.]+) ms", text)]
         times = re.search(r"= ([\d.]+)/([\d.]+)/([\d.]+)/", text)
         self.average_ms = float(times[2]) if times else None
         self.longest_ms = float(times[3]) if times else None
