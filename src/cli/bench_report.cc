@@ -392,6 +392,7 @@ Json DescribeReport(const PeerReport& report) {
     }
     json["measurements"].push_back(std::move(one));
   }
+  json["error"] = report.error.empty() ? Json() : Json(report.error);
   return json;
 }
 

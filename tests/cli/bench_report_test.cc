@@ -151,5 +151,12 @@ TEST(BenchReportTest, WhatWasInterruptedSaysHowLongItLasted) {
   EXPECT_EQ(json[1]["seconds"], 1.235);
 }
 
+TEST(BenchReportTest, WhyAMeasurementEndedEarlyIsInItsJson) {
+  PeerReport report{"hub", "10.77.0.1", "braid0", {Udp()}};
+  EXPECT_TRUE(DescribeReport(report)["error"].is_null());
+  report.error = "ended by Interrupt";
+  EXPECT_EQ(DescribeReport(report)["error"], "ended by Interrupt");
+}
+
 }  // namespace
 }  // namespace braid
