@@ -183,11 +183,12 @@ int BenchCrypto(const CryptoArguments& arguments) {
 }  // namespace
 
 void AddBenchCryptoCommand(CLI::App& bench, int& exit_code) {
-  CLI::App* command =
-      bench.add_subcommand("crypto", "What each cipher and back-end does here, core by core");
+  CLI::App* command = bench.add_subcommand(
+      "crypto", "What each cipher and back-end does here, on one core and on all");
   const auto arguments = std::make_shared<CryptoArguments>();
-  command->add_option("--seconds", arguments->seconds, "Of each measurement")
-      ->check(CLI::Range(0.001, 60.0))
+  command->add_option("--seconds", arguments->seconds, "How long each measurement takes")
+      ->check(Between(0.001, 60))
+      ->type_name("SECONDS")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments, &exit_code] { exit_code = BenchCrypto(*arguments); });

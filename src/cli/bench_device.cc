@@ -525,8 +525,9 @@ void AddBenchDeviceCommand(CLI::App& bench, int& exit_code) {
   CLI::App* command = bench.add_subcommand(
       "device", "What this kernel's TUN and UDP do, offload by offload (needs root)");
   const auto arguments = std::make_shared<DeviceArguments>();
-  command->add_option("--seconds", arguments->seconds, "Of each measurement")
-      ->check(CLI::Range(0.01, 60.0))
+  command->add_option("--seconds", arguments->seconds, "How long each measurement takes")
+      ->check(Between(0.01, 60))
+      ->type_name("SECONDS")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments, &exit_code] { exit_code = BenchDevice(*arguments); });

@@ -271,20 +271,24 @@ void AddBenchPeerCommand(CLI::App& bench, int& exit_code) {
                    "The peer's address inside the tunnel, where the configuration does not tell")
       ->type_name("IP");
   command->add_option("--port", arguments->port, "Its performance.measure_port, if not as here")
-      ->check(CLI::Range(1, UINT16_MAX));
-  command->add_option("--seconds", arguments->seconds, "Of each of the five measurements")
-      ->check(CLI::Range(1, kMaxMeasureSeconds))
+      ->check(Between(1, UINT16_MAX))
+      ->type_name("PORT");
+  command
+      ->add_option("--seconds", arguments->seconds, "How long each of the five measurements takes")
+      ->check(Between(1, kMaxMeasureSeconds))
+      ->type_name("SECONDS")
       ->capture_default_str();
   command->add_option("--flows", arguments->flows, "TCP streams in each direction")
-      ->check(CLI::Range(1, kMaxMeasureFlows))
+      ->check(Between(1, kMaxMeasureFlows))
+      ->type_name("N")
       ->capture_default_str();
   command
       ->add_option("--rate", arguments->rate_mbps,
                    "Of UDP in each direction, instead of a tenth of what TCP reached")
-      ->check(CLI::Range(0.001, static_cast<double>(kMaxMeasureRateMbps)))
+      ->check(Between(0.001, kMaxMeasureRateMbps))
       ->type_name("MBIT/S");
   command->add_option("--size", arguments->datagram_bytes, "Payload of a UDP datagram")
-      ->check(CLI::Range(kMeasureDatagramBytes, kMaxMeasureDatagramBytes))
+      ->check(Between(kMeasureDatagramBytes, kMaxMeasureDatagramBytes))
       ->type_name("BYTES")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON; the progress goes to standard error");

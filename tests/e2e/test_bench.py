@@ -58,6 +58,16 @@ class Bench(LabTest):
             for key in keys:
                 self.assertGreater(figure[key], 0, figure)
 
+    def test_wrong_arguments_are_named(self):
+        for arguments, text in ((("nosuch",), '"nosuch" is not a command of "bench"'),
+                                (("crypto", "--seconds", 0), '"0" is not a number from 0.001'),
+                                (("peer", "hub", "--rate", "fast"), '"fast" is not a number'),
+                                (("tunnel", "--cipher", "rot13"), "rot13 not in")):
+            with self.subTest(arguments=arguments):
+                done = self.bench(*arguments, check=False)
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(text, done.stderr)
+
     # --- crypto ---
 
     def test_crypto(self):
