@@ -288,7 +288,7 @@ TEST_F(MeasureResponderTest, ClosingEndsAMeasurementAtOnceAndTheClientTellsWhatT
   OnItsThread([this] { responder_->Close(); });
   EXPECT_TRUE(absl::IsAborted(measured.get().status()));
   ASSERT_TRUE(result);
-  EXPECT_GE(result->plan.seconds, 1);
+  EXPECT_GT(result->plan.seconds, 0);
   EXPECT_LT(result->plan.seconds, kMaxMeasureSeconds);
   EXPECT_GT(result->up.mbps, 0);
   EXPECT_GT(result->down.mbps, 0);
@@ -306,7 +306,7 @@ TEST_F(MeasureResponderTest, TheClientStopsWhenItIsToldAndTellsWhatThereWas) {
   hooks.on_cut_short = [&](const MeasureResult& until_then) { result = until_then; };
   EXPECT_TRUE(absl::IsCancelled(Measure({at_, "", ""}, plan, hooks).status()));
   ASSERT_TRUE(result);
-  EXPECT_GE(result->plan.seconds, 1);
+  EXPECT_GT(result->plan.seconds, 0);
   EXPECT_LT(result->plan.seconds, kMaxMeasureSeconds);
   EXPECT_GT(result->latency.probes_answered, 0u);
   for (const DirectionResult* each : {&result->up, &result->down}) {
