@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -203,8 +204,9 @@ std::string PeerBench::WhyItDoesNotBegin(const absl::Status& status) const {
 std::string PeerBench::WhyItBrokeOff(const absl::Status& status) const {
   const std::string what = absl::StrCat("measuring \"", arguments_.name,
                                         "\" broke off: ", std::string(status.message()));
-  const bool is_gone =
-      absl::IsAborted(status) || absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+  // NotFound: the device has gone with the daemon here.
+  const bool is_gone = absl::IsAborted(status) || absl::IsUnavailable(status) ||
+                       absl::IsDeadlineExceeded(status) || absl::IsNotFound(status);
   if (!is_gone) return what;
   // Who stops closes its connections first, and then the tunnel.
   const TimeNs until_ns = MonotonicNowNs() + kNoticedWithinNs;
