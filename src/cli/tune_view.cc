@@ -87,8 +87,8 @@ std::string WorkersLine(const WorkerLayout& layout) {
   for (const int cpu : layout.cpus) {
     if (cpu >= 0) cpus += " " + std::to_string(cpu);
   }
-  return absl::StrFormat("%d%s: %s", layout.workers(), cpus.empty() ? "" : ", on CPUs" + cpus,
-                         layout.reason);
+  if (!cpus.empty()) cpus.insert(0, layout.workers() == 1 ? ", on CPU" : ", on CPUs");
+  return absl::StrFormat("%d%s: %s", layout.workers(), cpus, layout.reason);
 }
 
 // What to do next.
