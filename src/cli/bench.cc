@@ -12,6 +12,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "cli/cli.h"
 
@@ -21,6 +22,16 @@ namespace {
 constexpr DurationNs kTellEveryNs = 3 * kSecondNs;
 
 }  // namespace
+
+CLI::Validator Between(double least, double most) {
+  const auto check = [least, most](const std::string& text) {
+    double value = 0;
+    const bool is_within = absl::SimpleAtod(text, &value) && value >= least && value <= most;
+    if (is_within) return std::string();
+    return absl::StrFormat("\"%s\" is not a number from %.10g to %.10g", text, least, most);
+  };
+  return CLI::Validator(check, absl::StrFormat("%.10g-%.10g", least, most));
+}
 
 std::vector<int> UsableCpus() {
   cpu_set_t set;
@@ -99,11 +110,11 @@ void AddBenchCommand(CLI::App& app, int& exit_code) {
   CLI::App* bench =
       app.add_subcommand("bench", "Measure this machine, a tunnel on it, or one that runs");
   bench->require_subcommand(1);
-  bench->footer("Help on a measurement: braid bench NAME --help");
   AddBenchCryptoCommand(*bench, exit_code);
   AddBenchDeviceCommand(*bench, exit_code);
   AddBenchTunnelCommand(*bench, exit_code);
   AddBenchPeerCommand(*bench, exit_code);
+  bench->footer("Help on a measurement: braid bench NAME --help");  // last, or they inherit it
 }
 
 }  // namespace braid

@@ -14,7 +14,8 @@
 
 namespace CLI {
 class App;
-}
+class Validator;
+}  // namespace CLI
 
 namespace braid {
 
@@ -22,6 +23,9 @@ void AddBenchCryptoCommand(CLI::App& bench, int& exit_code);
 void AddBenchDeviceCommand(CLI::App& bench, int& exit_code);
 void AddBenchTunnelCommand(CLI::App& bench, int& exit_code);
 void AddBenchPeerCommand(CLI::App& bench, int& exit_code);
+
+// Of an option's number, both ends included; help shows them behind the unit.
+CLI::Validator Between(double least, double most);
 
 // Those that this process may run on.
 std::vector<int> UsableCpus();

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "cli/bench.h"
+#include "cli/text_layout.h"
 #include "fastpath/aead.h"
 #include "fastpath/wire.h"
 
@@ -102,12 +103,6 @@ CryptoFigure MeasureOn(const std::vector<int>& cpus, const Aead& aead, size_t by
   return figure;
 }
 
-std::string Join(const std::vector<std::string>& parts) {
-  std::string joined;
-  for (const std::string& part : parts) joined += (joined.empty() ? "" : ", ") + part;
-  return joined;
-}
-
 // What was decided, and from what.
 CryptoChoice Explain(Cipher cipher, const Aead* chosen, const std::vector<CryptoFigure>& figures) {
   const auto available = AvailableAeads(cipher);
@@ -128,8 +123,8 @@ CryptoChoice Explain(Cipher cipher, const Aead* chosen, const std::vector<Crypto
   }
   choice.backend = chosen->backend;
   choice.why = "first of those that pass the self-test";
-  if (!slower.empty()) choice.why += ", ahead of " + Join(slower);
-  if (!failed.empty()) choice.why += "; does not pass: " + Join(failed);
+  if (!slower.empty()) choice.why += ", ahead of " + Join(slower, ", ");
+  if (!failed.empty()) choice.why += "; does not pass: " + Join(failed, ", ");
   if (IpsecMbAeads().empty()) choice.why += "; ipsec-mb has nothing for this machine";
   const auto seal_ns = [&](std::string_view backend) {
     for (const CryptoFigure& each : figures) {
@@ -183,11 +178,12 @@ int BenchCrypto(const CryptoArguments& arguments) {
 }  // namespace
 
 void AddBenchCryptoCommand(CLI::App& bench, int& exit_code) {
-  CLI::App* command =
-      bench.add_subcommand("crypto", "What each cipher and back-end does here, core by core");
+  CLI::App* command = bench.add_subcommand(
+      "crypto", "What each cipher and back-end does here, on one core and on all");
   const auto arguments = std::make_shared<CryptoArguments>();
-  command->add_option("--seconds", arguments->seconds, "Of each measurement")
-      ->check(CLI::Range(0.001, 60.0))
+  command->add_option("--seconds", arguments->seconds, "How long each measurement takes")
+      ->check(Between(0.001, 60))
+      ->type_name("SECONDS")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments, &exit_code] { exit_code = BenchCrypto(*arguments); });

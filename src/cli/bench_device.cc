@@ -471,19 +471,20 @@ std::vector<std::string> Notes(int max_gso_datagrams) {
   std::vector<std::string> notes;
   const auto network = NetworkNamespace::Create();
   if (!network.ok()) return notes;
-  absl::Status ignored = network->Run([&notes]() -> absl::Status {
-    const auto tun = OpenTun(kTunName, 1, /*want_offloads=*/true);
-    if (!tun.ok()) return tun.status();
-    const TunOffloads& granted = tun->offloads;
-    std::string text = "TUN grants";
-    if (granted.checksum) text += " CSUM";
-    if (granted.tso) text += " TSO";
-    if (granted.uso) text += " USO";
-    notes.push_back(granted.checksum ? text : "TUN grants no offload");
-    if (!granted.uso) notes.emplace_back("TUN refuses USO, which Linux has since 6.2");
-    return absl::OkStatus();
-  });
-  (void)ignored.ok();
+  network
+      ->Run([&notes]() -> absl::Status {
+        const auto tun = OpenTun(kTunName, 1, /*want_offloads=*/true);
+        if (!tun.ok()) return tun.status();
+        const TunOffloads& granted = tun->offloads;
+        std::string text = "TUN grants";
+        if (granted.checksum) text += " CSUM";
+        if (granted.tso) text += " TSO";
+        if (granted.uso) text += " USO";
+        notes.push_back(granted.checksum ? text : "TUN grants no offload");
+        if (!granted.uso) notes.emplace_back("TUN refuses USO, which Linux has since 6.2");
+        return absl::OkStatus();
+      })
+      .IgnoreError();
   notes.push_back(absl::StrFormat("a segmented send holds up to %d datagrams", max_gso_datagrams));
   for (const BackendChoice choice : Backends()) {
     absl::Status status;
@@ -525,8 +526,9 @@ void AddBenchDeviceCommand(CLI::App& bench, int& exit_code) {
   CLI::App* command = bench.add_subcommand(
       "device", "What this kernel's TUN and UDP do, offload by offload (needs root)");
   const auto arguments = std::make_shared<DeviceArguments>();
-  command->add_option("--seconds", arguments->seconds, "Of each measurement")
-      ->check(CLI::Range(0.01, 60.0))
+  command->add_option("--seconds", arguments->seconds, "How long each measurement takes")
+      ->check(Between(0.01, 60))
+      ->type_name("SECONDS")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments, &exit_code] { exit_code = BenchDevice(*arguments); });

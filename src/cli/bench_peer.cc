@@ -3,11 +3,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,10 @@
 
 namespace braid {
 namespace {
+
+// Within which the local daemon notices that the other one has been stopped.
+constexpr DurationNs kNoticedWithinNs = kSecondNs;
+constexpr std::chrono::milliseconds kAskEvery{50};
 
 struct PeerArguments {
   std::string name;
@@ -35,6 +40,8 @@ struct PeerArguments {
 struct KnownPeer {
   std::string public_key;
   std::string device;
+  bool established = false;
+  bool up = false;  // over one of its paths at least
   int measure_port = 0;
   std::vector<IpAddress> addresses;
 };
@@ -48,15 +55,13 @@ absl::StatusOr<KnownPeer> AskDaemon(const PeerArguments& arguments) {
     const auto json = nlohmann::json::parse(*reply);
     peer.public_key = json.at("public_key").get<std::string>();
     peer.device = json.at("device").get<std::string>();
+    peer.established = json.at("established").get<bool>();
+    peer.up = json.at("up").get<bool>();
     peer.measure_port = json.at("measure_port").get<int>();
     for (const auto& text : json.at("addresses")) {
       if (const auto address = IpAddress::Parse(text.get<std::string>())) {
         peer.addresses.push_back(*address);
       }
-    }
-    if (!json.at("established").get<bool>()) {
-      return absl::UnavailableError(absl::StrCat("the tunnel to \"", arguments.name,
-                                                 "\" is not established; see 'braid status'"));
     }
   } catch (const nlohmann::json::exception&) {
     return absl::InternalError("the daemon's answer is not understood; is it of this version?");
@@ -66,6 +71,10 @@ absl::StatusOr<KnownPeer> AskDaemon(const PeerArguments& arguments) {
 
 absl::StatusOr<std::vector<MeasureTarget>> Targets(const PeerArguments& arguments,
                                                    const KnownPeer& peer) {
+  if (!peer.established) {
+    return absl::UnavailableError(absl::StrCat("the tunnel to \"", arguments.name,
+                                               "\" is not established; see 'braid status'"));
+  }
   std::vector<IpAddress> addresses = peer.addresses;
   if (!arguments.address.empty()) {
     const auto address = IpAddress::Parse(arguments.address);
@@ -100,13 +109,16 @@ class PeerBench {
 
   // Cancelled when it was to end.
   absl::Status Run();
-  // What was measured until Run() returned.
-  PeerReport Report() const;
+  // What was measured until Run() returned, and why that is not all. `signal`: that ended it, or 0.
+  PeerReport Report(const absl::Status& ended, int signal) const;
 
  private:
-  absl::Status Measure(const std::string& name, MeasurePlan plan);
+  absl::Status Measure(const std::string& name, const MeasurePlan& plan);
   MeasurePlan Plan(LoadKind load, bool up, bool down) const;
   double UdpRate() const;
+  std::string WhyItDoesNotBegin(const absl::Status& status) const;
+  std::string WhyItBrokeOff(const absl::Status& status) const;
+  std::string WhyItEnded(const absl::Status& ended, int signal) const;
 
   const PeerArguments& arguments_;
   std::vector<MeasureTarget> targets_;  // one, once it has answered
@@ -136,21 +148,21 @@ double PeerBench::UdpRate() const {
   return std::max(least / 10, 1.0);
 }
 
-absl::Status PeerBench::Measure(const std::string& name, MeasurePlan plan) {
+absl::Status PeerBench::Measure(const std::string& name, const MeasurePlan& plan) {
   MeasureHooks hooks;
   hooks.on_second = [&](const MeasureProgress& progress) {
     std::ostream& out = arguments_.json ? std::cerr : std::cout;
     out << RenderProgress(name, plan, progress) << std::endl;
   };
   hooks.stop_fd = stop_fd_;
-  hooks.on_stopped = [&](const MeasureResult& result) {
+  hooks.on_cut_short = [&](const MeasureResult& result) {
     measurements_.push_back({name, result, true});
   };
   absl::Status first;
   for (const MeasureTarget& target : targets_) {
     auto result = braid::Measure(target, plan, hooks);
     if (result.ok()) measurements_.push_back({name, *result, false});
-    if (result.ok() || absl::IsCancelled(result.status())) {
+    if (result.ok() || absl::IsAborted(result.status()) || absl::IsCancelled(result.status())) {
       targets_ = {MeasureTarget(target)};
       return result.status();
     }
@@ -173,9 +185,55 @@ absl::Status PeerBench::Run() {
   return status;
 }
 
-PeerReport PeerBench::Report() const {
+std::string PeerBench::WhyItDoesNotBegin(const absl::Status& status) const {
+  const Endpoint& at = targets_.front().at;
+  if (absl::IsUnavailable(status)) {
+    return absl::StrCat(
+        "nobody answers measurements at ", at.ToString(),
+        ": is performance.measure_port the same there (0 is off), and its braid new enough?");
+  }
+  if (absl::IsDeadlineExceeded(status)) {
+    return absl::StrCat(at.ToString(),
+                        " is silent: is it the peer's address inside the tunnel, is the tunnel up ",
+                        "('braid status'), and does a firewall there let TCP and UDP port ",
+                        at.port, " in from the tunnel's device?");
+  }
+  return std::string(status.message());
+}
+
+std::string PeerBench::WhyItBrokeOff(const absl::Status& status) const {
+  const std::string what = absl::StrCat("measuring \"", arguments_.name,
+                                        "\" broke off: ", std::string(status.message()));
+  // NotFound: the device has gone with the daemon here.
+  const bool is_gone = absl::IsAborted(status) || absl::IsUnavailable(status) ||
+                       absl::IsDeadlineExceeded(status) || absl::IsNotFound(status);
+  if (!is_gone) return what;
+  // Who stops closes its connections first, and then the tunnel.
+  const TimeNs until_ns = MonotonicNowNs() + kNoticedWithinNs;
+  auto peer = AskDaemon(arguments_);
+  while (peer.ok() && peer->up && MonotonicNowNs() < until_ns) {
+    std::this_thread::sleep_for(kAskEvery);
+    peer = AskDaemon(arguments_);
+  }
+  if (!peer.ok()) return absl::StrCat(what, "; ", std::string(peer.status().message()));
+  return absl::StrCat(
+      what,
+      peer->up ? "; the tunnel counts as up here: see whether the daemon there still runs"
+               : "; the tunnel is down: see whether the daemon there runs and the link works",
+      ", then measure again");
+}
+
+std::string PeerBench::WhyItEnded(const absl::Status& ended, int signal) const {
+  if (ended.ok()) return "";
+  if (signal != 0) return absl::StrCat("ended by ", strsignal(signal));
+  const bool has_begun = absl::IsAborted(ended) || !measurements_.empty();
+  return has_begun ? WhyItBrokeOff(ended) : WhyItDoesNotBegin(ended);
+}
+
+PeerReport PeerBench::Report(const absl::Status& ended, int signal) const {
   const MeasureTarget& target = targets_.front();
-  return {arguments_.name, target.at.address.ToString(), target.device, measurements_};
+  return {arguments_.name, target.at.address.ToString(), target.device, measurements_,
+          WhyItEnded(ended, signal)};
 }
 
 int BenchPeer(const PeerArguments& arguments) {
@@ -188,16 +246,15 @@ int BenchPeer(const PeerArguments& arguments) {
   PeerBench bench(arguments, *std::move(targets), signals->get());
   const absl::Status status = bench.Run();
   const int signal = absl::IsCancelled(status) ? TakeSignal(signals->get()) : 0;
-  if (!status.ok() && signal == 0) return FailBench("peer", status);
-  const PeerReport report = bench.Report();
+  const PeerReport report = bench.Report(status, signal);
   int exit_code = 0;
   if (!report.measurements.empty()) {
     if (!arguments.json) std::cout << '\n';
     exit_code = PrintReport(report, arguments.json);
   }
-  if (signal == 0) return exit_code;
-  FailBench("peer", absl::CancelledError(absl::StrCat("ended by ", strsignal(signal))));
-  return 128 + signal;
+  if (status.ok()) return exit_code;
+  exit_code = FailBench("peer", absl::AbortedError(report.error));
+  return signal == 0 ? exit_code : 128 + signal;
 }
 
 }  // namespace
@@ -216,20 +273,24 @@ void AddBenchPeerCommand(CLI::App& bench, int& exit_code) {
                    "The peer's address inside the tunnel, where the configuration does not tell")
       ->type_name("IP");
   command->add_option("--port", arguments->port, "Its performance.measure_port, if not as here")
-      ->check(CLI::Range(1, UINT16_MAX));
-  command->add_option("--seconds", arguments->seconds, "Of each of the five measurements")
-      ->check(CLI::Range(1, kMaxMeasureSeconds))
+      ->check(Between(1, UINT16_MAX))
+      ->type_name("PORT");
+  command
+      ->add_option("--seconds", arguments->seconds, "How long each of the five measurements takes")
+      ->check(Between(1, kMaxMeasureSeconds))
+      ->type_name("SECONDS")
       ->capture_default_str();
   command->add_option("--flows", arguments->flows, "TCP streams in each direction")
-      ->check(CLI::Range(1, kMaxMeasureFlows))
+      ->check(Between(1, kMaxMeasureFlows))
+      ->type_name("N")
       ->capture_default_str();
   command
       ->add_option("--rate", arguments->rate_mbps,
                    "Of UDP in each direction, instead of a tenth of what TCP reached")
-      ->check(CLI::Range(0.001, static_cast<double>(kMaxMeasureRateMbps)))
+      ->check(Between(0.001, kMaxMeasureRateMbps))
       ->type_name("MBIT/S");
   command->add_option("--size", arguments->datagram_bytes, "Payload of a UDP datagram")
-      ->check(CLI::Range(kMeasureDatagramBytes, kMaxMeasureDatagramBytes))
+      ->check(Between(kMeasureDatagramBytes, kMaxMeasureDatagramBytes))
       ->type_name("BYTES")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON; the progress goes to standard error");

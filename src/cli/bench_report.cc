@@ -15,29 +15,32 @@ using Json = nlohmann::ordered_json;
 constexpr char kNothing[] = "-";
 
 // Lines of cells, each column as wide as its widest cell. The first ones hold words and stand left,
-// the others numbers and stand right.
+// the others numbers and stand right. A remark behind a line makes no column wider.
 class Table {
  public:
   Table(size_t word_columns, std::vector<std::string> head) : word_columns_(word_columns) {
     Add(std::move(head));
   }
 
-  void Add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void Add(std::vector<std::string> cells, std::string remark = "") {
+    rows_.push_back({std::move(cells), std::move(remark)});
+  }
 
   std::string Render() const {
     std::vector<size_t> widths;
-    for (const auto& row : rows_) {
-      widths.resize(std::max(widths.size(), row.size()));
-      for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+    for (const auto& [cells, remark] : rows_) {
+      widths.resize(std::max(widths.size(), cells.size()));
+      for (size_t i = 0; i < cells.size(); ++i) widths[i] = std::max(widths[i], cells[i].size());
     }
     std::string text;
-    for (const auto& row : rows_) {
+    for (const auto& [cells, remark] : rows_) {
       std::string line = "  ";
-      for (size_t i = 0; i < row.size(); ++i) {
-        const std::string padding(widths[i] - row[i].size(), ' ');
+      for (size_t i = 0; i < cells.size(); ++i) {
+        const std::string padding(widths[i] - cells[i].size(), ' ');
         if (i > 0) line += "  ";
-        line += i < word_columns_ ? row[i] + padding : padding + row[i];
+        line += i < word_columns_ ? cells[i] + padding : padding + cells[i];
       }
+      if (!remark.empty()) line += "  " + remark;
       line.erase(line.find_last_not_of(' ') + 1);
       text += line + '\n';
     }
@@ -45,8 +48,12 @@ class Table {
   }
 
  private:
+  struct Row {
+    std::vector<std::string> cells;
+    std::string remark;
+  };
   size_t word_columns_;
-  std::vector<std::vector<std::string>> rows_;
+  std::vector<Row> rows_;
 };
 
 std::string Grouped(double count) {
@@ -97,7 +104,11 @@ std::string RenderReport(const CryptoReport& report) {
     }
     return nullptr;
   };
-  const std::string all = absl::StrFormat("%d cores", report.cpus);
+  std::vector<std::string> head = {"bytes", "seal ns", "GB/s", "open ns", "GB/s"};
+  if (report.cpus > 1) {
+    head.push_back(absl::StrFormat("%d cores: seal GB/s", report.cpus));
+    head.insert(head.end(), {"open GB/s", "times one core"});
+  }
   std::string title;
   Table table(0, {});
   const auto flush = [&] {
@@ -108,8 +119,7 @@ std::string RenderReport(const CryptoReport& report) {
     if (const std::string here = one.cipher + ", " + one.backend; here != title) {
       flush();
       title = here;
-      table = Table(0, {"bytes", "seal ns", "GB/s", "open ns", "GB/s", all + ": seal GB/s",
-                        "open GB/s", "times one"});
+      table = Table(0, head);
     }
     std::vector<std::string> row = {absl::StrFormat("%d", one.bytes), Short(one.seal_ns),
                                     Gigabytes(one.seal_bytes_per_s), Short(one.open_ns),
@@ -119,8 +129,6 @@ std::string RenderReport(const CryptoReport& report) {
       row.push_back(Gigabytes(many->open_bytes_per_s));
       row.push_back(Short((many->seal_bytes_per_s + many->open_bytes_per_s) /
                           (one.seal_bytes_per_s + one.open_bytes_per_s)));
-    } else {
-      row.insert(row.end(), 3, kNothing);
     }
     table.Add(std::move(row));
   }
@@ -161,15 +169,15 @@ std::string RenderReport(const DeviceReport& report) {
   std::string text = "Linux " + report.kernel + '\n';
   for (const std::string& note : report.notes) text += "  " + note + '\n';
   text += "\nTUN\n";
-  Table tun(3, {"offload", "backend", "", "packet bytes", "packets/s", "GB/s"});
+  Table tun(3, {"offload", "backend", "way", "packet bytes", "packets/s", "GB/s"});
   for (const TunFigure& figure : report.tun) {
     if (figure.refused.empty()) {
       tun.Add({figure.offload, figure.backend, figure.way,
                absl::StrFormat("%d", figure.packet_bytes), Grouped(figure.packets_per_s),
                Gigabytes(figure.bytes_per_s)});
     } else {
-      tun.Add({figure.offload, figure.backend, figure.way, kNothing, kNothing,
-               "refused: " + figure.refused});
+      tun.Add({figure.offload, figure.backend, figure.way, kNothing, kNothing, kNothing},
+              "refused: " + figure.refused);
     }
   }
   text += tun.Render();
@@ -180,8 +188,8 @@ std::string RenderReport(const DeviceReport& report) {
       udp.Add({figure.link, figure.mode, figure.backend, Grouped(figure.sent_per_s),
                Grouped(figure.received_per_s), Gigabytes(figure.bytes_per_s)});
     } else {
-      udp.Add({figure.link, figure.mode, figure.backend, kNothing, kNothing,
-               "refused: " + figure.refused});
+      udp.Add({figure.link, figure.mode, figure.backend, kNothing, kNothing, kNothing},
+              "refused: " + figure.refused);
     }
   }
   return text + udp.Render();
@@ -258,15 +266,21 @@ Json Describe(const Spread& spread, int digits) {
 
 std::string RenderReport(const TunnelReport& report) {
   std::string text = absl::StrFormat(
-      "%s (%s), %s, %d %s at each end, MTU %d; medians of %d %s of %d s\n", report.cipher,
-      report.aead, report.io, report.workers, report.workers == 1 ? "worker" : "workers",
-      report.mtu, report.rounds, report.rounds == 1 ? "round" : "rounds", report.seconds);
-  Table table(1, {"", "tunnel", "no tunnel", "of it", "least-most"});
+      "%s (%s), %s, %d %s at each end, MTU %d; %d s each, %s\n", report.cipher, report.aead,
+      report.io, report.workers, report.workers == 1 ? "worker" : "workers", report.mtu,
+      report.seconds,
+      report.rounds == 1 ? "once" : absl::StrFormat("medians of %d rounds", report.rounds));
+  const bool has_spread = report.rounds > 1;
+  std::vector<std::string> head = {"", "tunnel", "no tunnel", "ratio"};
+  if (has_spread) head.push_back("least-most");
+  Table table(1, std::move(head));
   for (const TunnelFigure& figure : report.figures) {
     const Spread ratio = RatioOf(figure);
-    table.Add({figure.name, InUnit(SpreadOf(figure.tunnel).median, figure.unit),
-               InUnit(SpreadOf(figure.bare).median, figure.unit), Short(ratio.median),
-               Short(ratio.least) + "-" + Short(ratio.most)});
+    std::vector<std::string> row = {
+        figure.name, InUnit(SpreadOf(figure.tunnel).median, figure.unit),
+        InUnit(SpreadOf(figure.bare).median, figure.unit), Short(ratio.median)};
+    if (has_spread) row.push_back(Short(ratio.least) + "-" + Short(ratio.most));
+    table.Add(std::move(row));
   }
   return text + table.Render();
 }
@@ -392,6 +406,7 @@ Json DescribeReport(const PeerReport& report) {
     }
     json["measurements"].push_back(std::move(one));
   }
+  json["error"] = report.error.empty() ? Json() : Json(report.error);
   return json;
 }
 

@@ -113,6 +113,7 @@ struct PeerReport {
   std::string address;
   std::string device;
   std::vector<PeerMeasurement> measurements;
+  std::string error;  // why it ended early; empty: it did not
 };
 
 std::string RenderReport(const CryptoReport& report);

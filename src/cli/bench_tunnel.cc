@@ -12,6 +12,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <cstring>
@@ -398,19 +399,24 @@ void AddBenchTunnelCommand(CLI::App& bench, int& exit_code) {
       "tunnel", "A whole tunnel on this machine beside the link without it (needs root)");
   const auto arguments = std::make_shared<TunnelArguments>();
   command->add_option("--rounds", arguments->rounds, "How often everything is measured")
-      ->check(CLI::Range(1, 1000))
+      ->check(Between(1, 1000))
+      ->type_name("N")
       ->capture_default_str();
-  command->add_option("--seconds", arguments->seconds, "Of each measurement")
-      ->check(CLI::Range(1, kMaxMeasureSeconds))
+  command->add_option("--seconds", arguments->seconds, "How long each measurement takes")
+      ->check(Between(1, kMaxMeasureSeconds))
+      ->type_name("SECONDS")
       ->capture_default_str();
-  command->add_option("--cipher", arguments->cipher)
+  command->add_option("--cipher", arguments->cipher, "What the tunnel seals with")
+      ->type_name("NAME")
       ->check(CLI::IsMember({"aes-256-gcm", "chacha20-poly1305"}))
       ->capture_default_str();
-  command->add_option("--io", arguments->io)
+  command->add_option("--io", arguments->io, "How the workers read and write")
+      ->type_name("NAME")
       ->check(CLI::IsMember({"auto", "io_uring", "epoll"}))
       ->capture_default_str();
   command->add_option("--workers", arguments->workers, "Of each daemon; one a core if not given")
-      ->check(CLI::Range(1, kMaxWorkers));
+      ->check(Between(1, kMaxWorkers))
+      ->type_name("N");
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments, &exit_code] { exit_code = BenchTunnel(*arguments); });
 }

@@ -173,22 +173,28 @@ void AddTuneCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "tune", "Show what of this machine's set-up costs throughput, and set it better");
   const auto arguments = std::make_shared<TuneArguments>();
-  command->add_option("--config,-c", arguments->config, "The configuration whose links count")
-      ->type_name("FILE");
-  command
-      ->add_option("--interface", arguments->interfaces,
-                   "Look at this network interface, not at those of default routes and of the "
-                   "configuration; may be repeated")
-      ->type_name("NAME");
-  command->add_option("--only", arguments->only, "Look at this group only; may be repeated")
-      ->check(
-          CLI::IsMember(std::vector<std::string>(std::begin(kTuneGroups), std::end(kTuneGroups))));
+  auto* config =
+      command->add_option("--config,-c", arguments->config, "The configuration whose links count")
+          ->type_name("FILE");
+  auto* interfaces =
+      command
+          ->add_option("--interface", arguments->interfaces,
+                       "Look at this network interface, not at those of default routes and of the "
+                       "configuration; may be repeated")
+          ->type_name("NAME");
+  auto* only =
+      command->add_option("--only", arguments->only, "Look at this group only; may be repeated")
+          ->type_name("GROUP")
+          ->check(CLI::IsMember(
+              std::vector<std::string>(std::begin(kTuneGroups), std::end(kTuneGroups))));
   command->add_flag("--json", arguments->json, "Print JSON");
   auto* apply = command->add_flag("--apply", arguments->apply, "Set what can be set");
   command->add_flag("--power", arguments->power, "With --apply: also what takes more power")
       ->needs(apply);
   auto* undo = command->add_flag("--undo", arguments->undo, "Bring back what --apply has changed");
   undo->excludes(apply);
+  // Everything is brought back: who asks for a part must not be taken to have got it.
+  for (CLI::Option* part : {config, interfaces, only}) undo->excludes(part);
   command
       ->add_flag("--force", arguments->force,
                  "With --undo: also what somebody else has changed since")

@@ -87,8 +87,8 @@ std::string WorkersLine(const WorkerLayout& layout) {
   for (const int cpu : layout.cpus) {
     if (cpu >= 0) cpus += " " + std::to_string(cpu);
   }
-  return absl::StrFormat("%d%s: %s", layout.workers(), cpus.empty() ? "" : ", on CPU" + cpus,
-                         layout.reason);
+  if (!cpus.empty()) cpus.insert(0, layout.workers() == 1 ? ", on CPU" : ", on CPUs");
+  return absl::StrFormat("%d%s: %s", layout.workers(), cpus, layout.reason);
 }
 
 // What to do next.
@@ -102,7 +102,8 @@ std::string Summary(const std::vector<Finding>& findings) {
     ++(finding.group == TuneGroup::kPower ? power : settable);
   }
   std::string text =
-      costs == 0 ? "nothing costs throughput" : absl::StrFormat("%d cost throughput", costs);
+      costs == 0 ? "nothing costs throughput"
+                 : absl::StrFormat("%d %s throughput", costs, costs == 1 ? "costs" : "cost");
   if (settable > 0) text += absl::StrFormat("; %d can be set: braid tune --apply", settable);
   if (power > 0) text += absl::StrFormat("; %d about power with --apply --power", power);
   if (unseen > 0) text += absl::StrFormat("; %d cannot be told", unseen);

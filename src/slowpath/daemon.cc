@@ -655,7 +655,10 @@ ControlResult Daemon::DescribePeer(const nlohmann::json& params) const {
     nlohmann::ordered_json json;
     json["name"] = peer.name;
     json["public_key"] = EncodeKey(peer.public_key);
-    json["established"] = peers_->all()[slot]->established();
+    const Peer& state = *peers_->all()[slot];
+    json["established"] = state.established();
+    json["up"] = state.established() && std::any_of(state.paths.begin(), state.paths.end(),
+                                                    [](const PeerPath& path) { return path.up; });
     json["addresses"] = nlohmann::ordered_json::array();
     for (const IpAddress& address : PeerAddresses(config_, peer)) {
       json["addresses"].push_back(address.ToString());

@@ -100,6 +100,7 @@ void DatagramLoad::OnDatagram(const MeasureDatagram& datagram, size_t bytes, Tim
       const uint64_t answered = echoes_.received();
       echoes_.Add(datagram.sequence);
       if (echoes_.received() == answered) break;  // an echo for the second time
+      last_echo_ns_ = now_ns;
       latency_.Add(now_ns - datagram.sent_ns);
       recent_latency_.Add(now_ns - datagram.sent_ns);
       break;

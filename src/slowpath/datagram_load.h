@@ -35,11 +35,12 @@ class DatagramLoad {
 
   uint64_t sent() const { return sent_; }
   const SequenceMeter& meter() const { return meter_; }
-  TimeNs last_rx_ns() const { return last_rx_ns_; }
+  TimeNs last_rx_ns() const { return last_rx_ns_; }  // of the load; 0 when nothing has come
 
   uint64_t probes_sent() const { return probes_sent_; }
   uint64_t probes_answered() const { return echoes_.received(); }
   uint64_t probes_overtaken() const { return echoes_.Lost(); }  // a later one was answered
+  TimeNs last_echo_ns() const { return last_echo_ns_; }         // 0 when none has come
   const LatencyHistogram& latency() const { return latency_; }
   // Since the last call.
   LatencyHistogram TakeRecentLatency();
@@ -71,6 +72,7 @@ class DatagramLoad {
   uint64_t probes_sent_ = 0;
   TimeNs next_probe_ns_ = 0;
   SequenceMeter echoes_;
+  TimeNs last_echo_ns_ = 0;
   LatencyHistogram latency_;
   LatencyHistogram recent_latency_;
 };

@@ -236,7 +236,7 @@ Seen<int64_t> BacklogDrops(const HostFiles& files) {
   return drops;
 }
 
-// Those that make each entry into the kernel, or each return to a guest's worker, dearer.
+// Those that make each entry into the kernel, or the return from it, dearer.
 std::vector<std::string> DearMitigations(const HostFiles& files) {
   constexpr std::pair<const char*, std::string_view> kDear[] = {
       {"meltdown", "PTI"},          {"retbleed", "untrained return thunk"},
@@ -247,6 +247,7 @@ std::vector<std::string> DearMitigations(const HostFiles& files) {
   for (const auto& [name, sign] : kDear) {
     const std::string text =
         files.Read(kCpus + (std::string("vulnerabilities/") + name)).value_or("");
+    // Kernels write it in both ways.
     if (Contains(text, sign) || (sign == "Safe RET" && Contains(text, "safe RET"))) {
       dear.push_back(std::string(name) + " (" + std::string(sign) + ")");
     }
@@ -280,14 +281,15 @@ absl::Status CheckDeviceFiles(const HostFiles& files, const std::string& device,
     return absl::NotFoundError(kDevices + device + " is not there");
   }
   size_t seen = 0;
+  bool foreign = false;
   for (const std::string& name : files.List(kDevices)) {
     const auto index = files.ReadInteger(kDevices + name + "/ifindex");
     if (!index.ok()) continue;  // "bonding_masters" is no device
     const auto known = indices.find(name);
-    if (known == indices.end() || known->second != *index) seen = indices.size() + 1;
+    foreign = foreign || known == indices.end() || known->second != *index;
     ++seen;
   }
-  if (indices.empty() || seen == indices.size()) return absl::OkStatus();
+  if (indices.empty() || (!foreign && seen == indices.size())) return absl::OkStatus();
   return absl::FailedPreconditionError(
       "/sys shows the devices of another network namespace; enter it with \"ip netns exec\"");
 }

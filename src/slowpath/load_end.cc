@@ -63,6 +63,11 @@ void LoadEnd::Step(TimeNs until_ns, std::initializer_list<int> also) {
   ppoll(polled.data(), count, &timeout, nullptr);
 }
 
+TimeNs LoadEnd::last_rx_ns() const {
+  const TimeNs tcp_ns = tcp_ != nullptr ? tcp_->last_rx_ns() : 0;
+  return std::max({start_ns_, tcp_ns, datagrams_.last_rx_ns(), datagrams_.last_echo_ns()});
+}
+
 EndReport LoadEnd::Report(std::optional<uint64_t> sent) const {
   const auto since_start = [this](TimeNs then_ns) {
     return then_ns > start_ns_ ? then_ns - start_ns_ : 0;

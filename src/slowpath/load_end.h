@@ -31,6 +31,8 @@ class LoadEnd {
 
   TimeNs start_ns() const { return start_ns_; }
   bool sends_no_more() const { return MonotonicNowNs() >= end_ns_; }
+  // When something came from the other end, of whatever kind; the start when nothing has.
+  TimeNs last_rx_ns() const;
   // The TCP streams of both directions have come to their ends.
   bool streams_ended() const { return tcp_ == nullptr || tcp_->finished(); }
 

@@ -23,6 +23,8 @@ namespace {
 
 constexpr DurationNs kConnectWithinNs = 3 * kSecondNs;
 constexpr DurationNs kAnswerWithinNs = 5 * kSecondNs;
+// The other end reports five times a second and echoes each probe.
+constexpr DurationNs kSilenceNs = 5 * kSecondNs;
 // The other end gives up five seconds behind the end of the load.
 constexpr DurationNs kResultWithinNs = 7 * kSecondNs;
 constexpr DurationNs kGoodbyeWithinNs = 2 * kSecondNs;
@@ -33,21 +35,6 @@ double Mbps(uint64_t bytes, DurationNs time_ns) {
 }
 
 double Milliseconds(DurationNs time_ns) { return static_cast<double>(time_ns) / 1e6; }
-
-absl::Status Explain(const absl::Status& status, const Endpoint& at) {
-  if (absl::IsUnavailable(status)) {
-    return absl::UnavailableError(absl::StrCat(
-        "nobody answers measurements at ", at.ToString(),
-        ": is performance.measure_port the same there (0 is off), and its braid new enough?"));
-  }
-  if (absl::IsDeadlineExceeded(status)) {
-    return absl::DeadlineExceededError(absl::StrCat(
-        at.ToString(), " is silent: is it the peer's address inside the tunnel, is the tunnel up ",
-        "('braid status'), and does a firewall there let TCP and UDP port ", at.port,
-        " in from the tunnel's device?"));
-  }
-  return status;
-}
 
 class Client {
  public:
@@ -63,11 +50,12 @@ class Client {
   absl::Status ReadReports();
   MeasureResult Result(uint64_t sent_up, uint64_t sent_down, uint64_t probes_sent) const;
   MeasureResult FinalResult() const;
-  void TellStopped() const;
+  void TellCutShort() const;
   void SayGoodbye();
 
   absl::StatusOr<MeasureLine> WaitForLine();
   bool stopping() const;
+  TimeNs last_heard_ns() const;
   void TellSecond();
 
   const MeasureTarget& target_;
@@ -78,7 +66,8 @@ class Client {
   MeasureAccepted accepted_;
   std::vector<UniqueFd> streams_;
   std::unique_ptr<LoadEnd> end_;
-  EndReport theirs_;  // the newest
+  EndReport theirs_;    // the newest
+  TimeNs told_ns_ = 0;  // when it came
 
   // As of the last second that was told.
   int seconds_told_ = 0;
@@ -100,7 +89,9 @@ absl::StatusOr<MeasureLine> Client::WaitForLine() {
     if (!line.ok()) return line.status();
     if (line->has_value()) return **std::move(line);
     const TimeNs now_ns = MonotonicNowNs();
-    if (now_ns >= until_ns) return absl::DeadlineExceededError("no answer");
+    if (now_ns >= until_ns) {
+      return absl::DeadlineExceededError(target_.at.ToString() + " does not answer");
+    }
     std::array<pollfd, 2> polled{pollfd{channel_->fd(), POLLIN, 0},
                                  pollfd{hooks_.stop_fd, POLLIN, 0}};
     poll(polled.data(), polled.size(), static_cast<int>((until_ns - now_ns) / kMillisecondNs) + 1);
@@ -111,7 +102,7 @@ absl::StatusOr<MeasureLine> Client::WaitForLine() {
 absl::Status Client::Agree() {
   auto control =
       ConnectTcp(target_.at, target_.device, MonotonicNowNs() + kConnectWithinNs, hooks_.stop_fd);
-  if (!control.ok()) return Explain(control.status(), target_.at);
+  if (!control.ok()) return control.status();
   channel_.emplace(*std::move(control));
   Endpoint local = LocalEndpoint(channel_->fd());
   local.port = 0;
@@ -122,7 +113,7 @@ absl::Status Client::Agree() {
   if (absl::Status status = channel_->Send(request); !status.ok()) return status;
 
   auto line = WaitForLine();
-  if (!line.ok()) return Explain(line.status(), target_.at);
+  if (!line.ok()) return line.status();
   if (const auto* refused = std::get_if<MeasureRefused>(&*line)) {
     const std::string what =
         absl::StrCat(target_.at.ToString(), " refuses to measure: ", refused->message);
@@ -145,7 +136,7 @@ absl::Status Client::OpenStreams() {
   const TimeNs until_ns = MonotonicNowNs() + kConnectWithinNs;
   for (int index = 0; index < plan_.streams(); ++index) {
     auto fd = ConnectTcp(target_.at, target_.device, until_ns, hooks_.stop_fd);
-    if (!fd.ok()) return Explain(fd.status(), target_.at);
+    if (!fd.ok()) return fd.status();
     const std::string hello = RenderMeasureLine(MeasureStream{accepted_.token, index});
     if (send(fd->get(), hello.data(), hello.size(), MSG_NOSIGNAL) !=
         static_cast<ssize_t>(hello.size())) {
@@ -154,7 +145,7 @@ absl::Status Client::OpenStreams() {
     streams_.push_back(*std::move(fd));
   }
   const auto line = WaitForLine();
-  if (!line.ok()) return Explain(line.status(), target_.at);
+  if (!line.ok()) return line.status();
   if (!std::holds_alternative<MeasureGo>(*line)) {
     return absl::InvalidArgumentError("the other end does not say when to begin");
   }
@@ -172,8 +163,11 @@ absl::Status Client::ReadReports() {
       return absl::InvalidArgumentError("the other end says what nobody asked for");
     }
     theirs_ = *report;
+    told_ns_ = MonotonicNowNs();
   }
 }
+
+TimeNs Client::last_heard_ns() const { return std::max(told_ns_, end_->last_rx_ns()); }
 
 absl::Status Client::Load() {
   end_ = std::make_unique<LoadEnd>(plan_, LoadEnd::Side::kClient, std::move(udp_),
@@ -184,17 +178,15 @@ absl::Status Client::Load() {
   bool told_sent = false;
   while (!(theirs_.is_last && end_->streams_ended())) {
     end_->Step(std::min(next_second_ns, give_up_ns), {channel_->fd(), hooks_.stop_fd});
-    if (stopping()) {
-      TellStopped();
-      return absl::CancelledError("stopped");
-    }
-    if (absl::Status status = ReadReports(); !status.ok()) {
-      return absl::AbortedError(
-          absl::StrCat("the measurement broke off: ", std::string(status.message())));
-    }
+    if (stopping()) return absl::CancelledError("stopped");
+    if (absl::Status status = ReadReports(); !status.ok()) return status;
     const TimeNs now_ns = MonotonicNowNs();
+    if (now_ns >= last_heard_ns() + kSilenceNs) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("nothing was heard of the other end for ", kSilenceNs / kSecondNs, " s"));
+    }
     if (now_ns >= give_up_ns) {
-      return absl::AbortedError("the measurement broke off: the other end gives no result");
+      return absl::DeadlineExceededError("the other end gives no result");
     }
     if (end_->sends_no_more() && !told_sent) {
       told_sent = true;
@@ -290,16 +282,16 @@ MeasureResult Client::FinalResult() const {
 }
 
 // What was under way is not lost: only those count that must have been before others that came.
-void Client::TellStopped() const {
-  if (!hooks_.on_stopped || theirs_.elapsed_ns == 0) return;
+void Client::TellCutShort() const {
+  if (!hooks_.on_cut_short || theirs_.elapsed_ns == 0) return;
   const EndReport ours = end_->Report();
   const DatagramLoad& probes = end_->datagrams();
   MeasureResult result = Result(theirs_.datagrams_received + theirs_.datagrams_lost,
                                 ours.datagrams_received + ours.datagrams_lost,
                                 probes.probes_answered() + probes.probes_overtaken());
-  const double seconds = static_cast<double>(ours.elapsed_ns) / kSecondNs;
+  const double seconds = static_cast<double>(last_heard_ns() - end_->start_ns()) / kSecondNs;
   result.plan.seconds = std::min(plan_.seconds, seconds);
-  hooks_.on_stopped(result);
+  hooks_.on_cut_short(result);
 }
 
 // Returns when the other end is ready for the next measurement.
@@ -314,8 +306,12 @@ void Client::SayGoodbye() {
 }
 
 absl::StatusOr<MeasureResult> Client::Run() {
-  for (auto step : {&Client::Agree, &Client::OpenStreams, &Client::Load}) {
+  for (auto step : {&Client::Agree, &Client::OpenStreams}) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
+  }
+  if (absl::Status status = Load(); !status.ok()) {
+    TellCutShort();
+    return absl::IsCancelled(status) ? status : absl::AbortedError(status.message());
   }
   MeasureResult result = FinalResult();
   SayGoodbye();

@@ -72,13 +72,14 @@ struct MeasureTarget {
 struct MeasureHooks {
   std::function<void(const MeasureProgress&)> on_second;
   int stop_fd = -1;  // becomes readable when the measurement is to end now
-  // What was measured until then, if there was something. Its plan tells how long that was.
-  std::function<void(const MeasureResult&)> on_stopped;
+  // Ahead of an error that ends a measurement which had begun: what there was until the other end
+  // was last heard. Its plan tells how long that was.
+  std::function<void(const MeasureResult&)> on_cut_short;
 };
 
 // Errors are one line each: Unavailable and DeadlineExceeded when nobody answers there,
 // FailedPrecondition when another one than the public key's owner does, ResourceExhausted when the
-// other end is busy, Cancelled when stop_fd said so.
+// other end is busy, Aborted when it broke off in the middle, Cancelled when stop_fd said so.
 absl::StatusOr<MeasureResult> Measure(const MeasureTarget& target, const MeasurePlan& plan,
                                       const MeasureHooks& hooks = {});
 

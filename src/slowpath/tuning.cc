@@ -27,7 +27,11 @@ bool IsAbsent(const absl::Status& status) {
 
 std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
 
-std::string Numbers(const std::vector<int>& numbers) { return absl::StrJoin(numbers, " "); }
+// "no packet", "1 packet", "2 packets".
+std::string Counted(int64_t count, const std::string& what) {
+  if (count == 0) return "no " + what;
+  return absl::StrFormat("%d %s%s", count, what, count == 1 ? "" : "s");
+}
 
 std::vector<int> Sorted(std::vector<int> cpus) {
   std::sort(cpus.begin(), cpus.end());
@@ -72,6 +76,7 @@ class Finder {
 
   void AtLeast(const std::string& sysctl, int64_t least, const std::string& why_ok,
                const std::string& why);
+  void Backlog(int64_t packets, int64_t dropped);
 
   Finding& Add(TuneGroup group, const std::string& device, const std::string& name, Verdict verdict,
                const std::string& now, const std::string& why);
@@ -332,21 +337,19 @@ void Finder::Ring(const DeviceSurvey& device) {
     return;
   }
   const DeviceRings& rings = *device.rings;
-  const std::string now = absl::StrFormat("%d of %d", rings.rx, rings.max_rx);
+  const std::string now = absl::StrFormat("%d of %d packets", rings.rx, rings.max_rx);
   if (!device.rx_lost.ok()) {
     return Unknown(TuneGroup::kNetDevice, device.name, "rx ring", device.rx_lost.status());
   }
-  if (*device.rx_lost == 0) {
-    return Ok(TuneGroup::kNetDevice, device.name, "rx ring", now, "no packet was lost there");
-  }
+  const std::string lost = Counted(*device.rx_lost, "packet") + " lost there";
+  if (*device.rx_lost == 0) return Ok(TuneGroup::kNetDevice, device.name, "rx ring", now, lost);
   const uint32_t wanted = std::min(rings.max_rx, kRingPackets);
-  const std::string lost = absl::StrFormat("%d packets were lost there", *device.rx_lost);
   if (rings.rx >= wanted) {
     return Ok(TuneGroup::kNetDevice, device.name, "rx ring", now,
               lost + "; it is long enough, the CPU that empties it was too slow");
   }
-  Finding& finding =
-      Costs(TuneGroup::kNetDevice, device.name, "rx ring", now, std::to_string(wanted), lost);
+  Finding& finding = Costs(TuneGroup::kNetDevice, device.name, "rx ring", now,
+                           absl::StrFormat("%d packets", wanted), lost);
   finding.seen_here = true;
   finding.changes = {{{Setting::Kind::kRing, device.name, "rx"}, std::to_string(wanted)}};
 }
@@ -436,7 +439,7 @@ void Finder::Coalescing(const DeviceSurvey& device) {
     return Ok(TuneGroup::kNetDevice, device.name, "coalescing", "adaptive");
   }
   const std::string now =
-      absl::StrFormat("%d µs, %d frames", coalescing.rx_usecs, coalescing.rx_frames);
+      absl::StrFormat("%d µs, %s", coalescing.rx_usecs, Counted(coalescing.rx_frames, "frame"));
   const bool per_packet = coalescing.rx_usecs == 0 && coalescing.rx_frames <= 1;
   if (!per_packet || device.driver == "virtio_net") {
     return Ok(TuneGroup::kNetDevice, device.name, "coalescing", now,
@@ -501,7 +504,6 @@ void Finder::Hash(const DeviceSurvey& device, const std::string& flows,
 
 void Finder::ReceiveSteering(const DeviceSurvey& device) {
   if (!device.files.ok() || device.rx_queues.empty() || workers_ < 2) return;
-  const std::string cpus = Numbers(worker_cpus_);
   std::vector<Change> changes;
   std::set<int> steered;
   bool any = false;
@@ -517,7 +519,7 @@ void Finder::ReceiveSteering(const DeviceSurvey& device) {
         {DeviceFileSetting(device.name, absl::StrFormat("queues/rx-%d/rps_cpus", queue.index)),
          FormatCpuMask(worker_cpus_)});
   }
-  const std::string now = any ? "CPUs " + Numbers({steered.begin(), steered.end()}) : "off";
+  const std::string now = any ? "CPUs " + FormatCpuList({steered.begin(), steered.end()}) : "off";
   const bool narrow = any && steered.size() < worker_cpus_.size();
   if (!any && !device.physical) {
     return Ok(TuneGroup::kNetDevice, device.name, "RPS", now,
@@ -527,7 +529,7 @@ void Finder::ReceiveSteering(const DeviceSurvey& device) {
     return Ok(TuneGroup::kNetDevice, device.name, "RPS", now,
               any ? "" : "as many queues as workers");
   }
-  Costs(TuneGroup::kNetDevice, device.name, "RPS", now, "CPUs " + cpus,
+  Costs(TuneGroup::kNetDevice, device.name, "RPS", now, "CPUs " + FormatCpuList(worker_cpus_),
         narrow ? "few CPUs take in the packets of all workers"
                : "fewer queues than workers: few CPUs take in all packets")
       .changes = std::move(changes);
@@ -636,11 +638,25 @@ void Finder::AtLeast(const std::string& sysctl, int64_t least, const std::string
   const Seen<int64_t>& now = host_.sysctls.at(sysctl);
   const std::string name = sysctl.substr(sysctl.rfind('.') + 1);
   if (!now.ok()) return Unknown(TuneGroup::kNetCore, "", name, now.status());
+  const std::string bytes = absl::StrFormat("%d bytes", *now);
   if (*now >= least || !why_ok.empty()) {
-    return Ok(TuneGroup::kNetCore, "", name, std::to_string(*now), *now >= least ? "" : why_ok);
+    return Ok(TuneGroup::kNetCore, "", name, bytes, *now >= least ? "" : why_ok);
   }
-  Costs(TuneGroup::kNetCore, "", name, std::to_string(*now), std::to_string(least), why).changes = {
+  Costs(TuneGroup::kNetCore, "", name, bytes, absl::StrFormat("%d bytes", least), why).changes = {
       {FileSetting("/proc/sys/net/core/" + name), std::to_string(least)}};
+}
+
+void Finder::Backlog(int64_t packets, int64_t dropped) {
+  const std::string now = absl::StrFormat("%d packets", packets);
+  const std::string drops = Counted(dropped, "packet") + " dropped there";
+  if (dropped == 0 || packets >= kBacklogPackets) {
+    return Ok(TuneGroup::kNetCore, "", "netdev_max_backlog", now, drops);
+  }
+  Finding& finding = Costs(TuneGroup::kNetCore, "", "netdev_max_backlog", now,
+                           absl::StrFormat("%d packets", kBacklogPackets), drops);
+  finding.seen_here = true;
+  finding.changes = {
+      {FileSetting("/proc/sys/net/core/netdev_max_backlog"), std::to_string(kBacklogPackets)}};
 }
 
 void Finder::NetCore() {
@@ -652,8 +668,7 @@ void Finder::NetCore() {
 
   if (host_.udp_overflows.ok()) {
     Ok(TuneGroup::kNetCore, "", "full UDP sockets",
-       absl::StrFormat("%d datagrams", *host_.udp_overflows),
-       *host_.udp_overflows > 0 ? "thrown away so far, of all programs" : "");
+       Counted(*host_.udp_overflows, "datagram") + " thrown away", "of all programs, so far");
   } else {
     Unknown(TuneGroup::kNetCore, "", "full UDP sockets", host_.udp_overflows.status());
   }
@@ -662,17 +677,8 @@ void Finder::NetCore() {
   if (!backlog.ok() || !host_.backlog_drops.ok()) {
     Unknown(TuneGroup::kNetCore, "", "netdev_max_backlog",
             backlog.ok() ? host_.backlog_drops.status() : backlog.status());
-  } else if (*host_.backlog_drops == 0 || *backlog >= kBacklogPackets) {
-    Ok(TuneGroup::kNetCore, "", "netdev_max_backlog", std::to_string(*backlog),
-       absl::StrFormat("%d packets were dropped there", *host_.backlog_drops));
   } else {
-    Finding& finding =
-        Costs(TuneGroup::kNetCore, "", "netdev_max_backlog", std::to_string(*backlog),
-              std::to_string(kBacklogPackets),
-              absl::StrFormat("%d packets were dropped there", *host_.backlog_drops));
-    finding.seen_here = true;
-    finding.changes = {
-        {FileSetting("/proc/sys/net/core/netdev_max_backlog"), std::to_string(kBacklogPackets)}};
+    Backlog(*backlog, *host_.backlog_drops);
   }
 
   for (const char* name : {"busy_read", "busy_poll"}) {

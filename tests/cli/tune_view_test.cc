@@ -54,7 +54,7 @@ TuneReport Report() {
 
 TEST(TuneView, IsReadAtAGlance) {
   EXPECT_EQ(RenderTuneReport(Report(), false),
-            R"(workers     2, on CPU 0 1: one for each of 2 cores
+            R"(workers     2, on CPUs 0 1: one for each of 2 cores
 interfaces  eth0 (default route)
 
 cpu

@@ -58,6 +58,16 @@ class Bench(LabTest):
             for key in keys:
                 self.assertGreater(figure[key], 0, figure)
 
+    def test_wrong_arguments_are_named(self):
+        for arguments, text in ((("nosuch",), '"nosuch" is not a command of "bench"'),
+                                (("crypto", "--seconds", 0), '"0" is not a number from 0.001'),
+                                (("peer", "hub", "--rate", "fast"), '"fast" is not a number'),
+                                (("tunnel", "--cipher", "rot13"), "rot13 not in")):
+            with self.subTest(arguments=arguments):
+                done = self.bench(*arguments, check=False)
+                self.assertEqual((done.returncode, done.stdout), (2, ""))
+                self.assertIn(text, done.stderr)
+
     # --- crypto ---
 
     def test_crypto(self):
@@ -271,8 +281,45 @@ class Bench(LabTest):
         self.assertEqual((tcp["name"], tcp["interrupted"]), ("tcp up", True))
         self.assertLess(tcp["seconds"], 4)
         self.assertGreater(tcp["up"]["mbps"], 0)
+        self.assertIn("ended by", json.loads(process.out())["error"])
         # Nothing is left of it at the other end either.
         eventually(lambda: self.stall(tunnel), 10, "others may measure", 0.3)
+
+    @each(how=(signal.SIGTERM, signal.SIGKILL))
+    def test_who_loses_the_other_end_is_shown_what_was_measured_so_far(self, how):
+        tunnel = Tunnel(self.lab).start()
+        process = tunnel.client_ns.start("peer", natives.braid(), "bench", "peer", "hub",
+                                         "--socket", tunnel.client.socket_path, "--seconds", 4,
+                                         "--json")
+        eventually(lambda: "tcp up " in process.err(), 10, "it is in the second measurement")
+        if how == signal.SIGTERM:
+            self.assertEqual(tunnel.server.stop(), [])
+        else:
+            tunnel.server.kill()
+        self.assertEqual(process.wait(20), 1)
+        report = json.loads(process.out())
+        idle, tcp = report["measurements"]
+        self.assertEqual((idle["name"], idle["interrupted"]), ("idle", False))
+        self.assertEqual((tcp["name"], tcp["interrupted"]), ("tcp up", True))
+        self.assertLess(tcp["seconds"], 4)
+        self.assertGreater(tcp["up"]["mbps"], 0)
+        for text in ('"hub" broke off', "the tunnel is down", "measure again"):
+            self.assertIn(text, report["error"])
+        self.assertEqual(process.err().splitlines()[-1], "braid bench peer: " + report["error"])
+
+    def test_who_loses_the_daemon_here_is_shown_what_was_measured_so_far(self):
+        tunnel = Tunnel(self.lab).start()
+        process = tunnel.server_ns.start("peer", natives.braid(), "bench", "peer", "branch",
+                                         "--socket", tunnel.server.socket_path, "--seconds", 4)
+        eventually(lambda: "tcp up " in process.out(), 10, "it is in the second measurement")
+        self.assertEqual(tunnel.server.stop(), [])
+        self.assertEqual(process.wait(20), 1)
+        progress, shown = process.out().split("\n\n")
+        self.assertIn("tcp up ", progress)
+        self.assertIn("peer branch at", shown)
+        self.assertRegex(shown, r"tcp up, \d\.\d s +\d")
+        for text in ('"branch" broke off', "no daemon runs", "braid run"):
+            self.assertIn(text, process.err())
 
     def test_it_is_reached_through_the_tunnel_only(self):
         tunnel = Tunnel(self.lab).start()
@@ -360,4 +407,3 @@ class Bench(LabTest):
         self.assertEqual(tunnel.server.stop(), [])
         self.assertLess(time.monotonic() - started, 5)
         self.assertEqual(process.wait(20), 1)
-        self.assertIn("broke off", process.err())

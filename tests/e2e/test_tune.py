@@ -25,7 +25,8 @@ class Tune(LabTest):
 
     def tune(self, *options, check=True, wrap=()):
         """"ip netns exec" mounts a /sys that shows the namespace's devices."""
-        return self.client.run(*wrap, natives.braid(), "tune", "--only", "net-device",
+        part = () if "--undo" in options else ("--only", "net-device")
+        return self.client.run(*wrap, natives.braid(), "tune", *part,
                                "--undo-file", self.undo_file, *options, check=check)
 
     def report(self, *options, wrap=()):
@@ -208,7 +209,9 @@ class Tune(LabTest):
         self.assertEqual(self.steering(0), 1)
 
     def test_options_that_make_no_sense(self):
-        for options in (("--apply", "--undo"), ("--power",), ("--force",), ("--only", "speed")):
+        for options in (("--apply", "--undo"), ("--power",), ("--force",), ("--only", "speed"),
+                        ("--undo", "--only", "cpu"), ("--undo", "--interface", "server"),
+                        ("--undo", "--config", "tune.json")):
             self.assertEqual(self.tune(*options, check=False).returncode, 2, options)
         done = self.tune("--interface", "nowhere", check=False)
         self.assertEqual(done.returncode, 1)

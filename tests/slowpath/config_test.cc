@@ -380,7 +380,14 @@ TEST(ConfigMistakeTest, FamiliesOfPathsMayBeMixed) {
   json tree = With(Client(), "/tunnel/paths", json::parse(R"([{"name": "a", "address": "10.0.0.1"},
                                    {"name": "b", "address": "fd00::1"}])"));
   tree["tunnel"]["peers"][0]["endpoints"] = {"192.0.2.1:7700", "[2001:db8::1]:7700"};
-  Good(tree);
+  const TunnelConfig tunnel = Good(tree).tunnel;
+  ASSERT_EQ(tunnel.paths.size(), 2u);
+  EXPECT_EQ(tunnel.paths[0].address, *IpAddress::Parse("10.0.0.1"));
+  EXPECT_EQ(tunnel.paths[1].address, *IpAddress::Parse("fd00::1"));
+  ASSERT_EQ(tunnel.peers.size(), 1u);
+  EXPECT_EQ(tunnel.peers[0].endpoints,
+            (std::vector{HostPort{"192.0.2.1", 7700, *IpAddress::Parse("192.0.2.1")},
+                         HostPort{"2001:db8::1", 7700, *IpAddress::Parse("2001:db8::1")}}));
 }
 
 TEST(ConfigMistakeTest, ServerHasNoPathsAndNoEndpoints) {

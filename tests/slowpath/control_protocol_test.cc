@@ -58,6 +58,7 @@ TEST(ControlRequestTest, GoodRequestsAreRead) {
     ASSERT_FALSE(error.has_value()) << c.line << ": " << error->message;
     EXPECT_EQ(request.id, c.id) << c.line;
     EXPECT_EQ(request.verb, c.verb) << c.line;
+    ASSERT_TRUE(request.params) << c.line;
     EXPECT_EQ(*request.params, json::parse(c.params)) << c.line;
   }
 }

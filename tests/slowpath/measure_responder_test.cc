@@ -198,10 +198,9 @@ TEST_F(MeasureResponderTest, AnotherMachineThanThePeerIsNotMeasured) {
   EXPECT_TRUE(absl::IsFailedPrecondition(result.status())) << result.status();
 }
 
-TEST_F(MeasureResponderTest, NobodyThereSaysWhatToLookAt) {
+TEST_F(MeasureResponderTest, NobodyThereIsUnavailable) {
   const auto result = MeasureIt(Plan(LoadKind::kIdle));
-  ASSERT_TRUE(absl::IsUnavailable(result.status())) << result.status();
-  EXPECT_NE(result.status().message().find("measure_port"), absl::string_view::npos);
+  EXPECT_TRUE(absl::IsUnavailable(result.status())) << result.status();
 }
 
 TEST_F(MeasureResponderTest, GarbageIsRefusedAndOthersAreServed) {
@@ -273,12 +272,14 @@ TEST_F(MeasureResponderTest, AClientThatStallsIsGivenUp) {
   EXPECT_TRUE(MeasureIt(Plan(LoadKind::kIdle)).ok());
 }
 
-TEST_F(MeasureResponderTest, ClosingEndsAMeasurementAtOnce) {
+TEST_F(MeasureResponderTest, ClosingEndsAMeasurementAtOnceAndTheClientTellsWhatThereWas) {
   Start();
   MeasurePlan plan = Plan(LoadKind::kTcp, true, true);
   plan.seconds = kMaxMeasureSeconds;
   std::promise<void> running;
+  std::optional<MeasureResult> result;
   MeasureHooks hooks;
+  hooks.on_cut_short = [&](const MeasureResult& until_then) { result = until_then; };
   hooks.on_second = [&](const MeasureProgress& progress) {
     if (progress.second == 1) running.set_value();
   };
@@ -286,6 +287,11 @@ TEST_F(MeasureResponderTest, ClosingEndsAMeasurementAtOnce) {
   running.get_future().wait();
   OnItsThread([this] { responder_->Close(); });
   EXPECT_TRUE(absl::IsAborted(measured.get().status()));
+  ASSERT_TRUE(result);
+  EXPECT_GT(result->plan.seconds, 0);
+  EXPECT_LT(result->plan.seconds, kMaxMeasureSeconds);
+  EXPECT_GT(result->up.mbps, 0);
+  EXPECT_GT(result->down.mbps, 0);
 }
 
 TEST_F(MeasureResponderTest, TheClientStopsWhenItIsToldAndTellsWhatThereWas) {
@@ -297,10 +303,10 @@ TEST_F(MeasureResponderTest, TheClientStopsWhenItIsToldAndTellsWhatThereWas) {
   MeasureHooks hooks;
   hooks.stop_fd = stop.get();
   hooks.on_second = [&](const MeasureProgress&) { eventfd_write(stop.get(), 1); };
-  hooks.on_stopped = [&](const MeasureResult& stopped) { result = stopped; };
+  hooks.on_cut_short = [&](const MeasureResult& until_then) { result = until_then; };
   EXPECT_TRUE(absl::IsCancelled(Measure({at_, "", ""}, plan, hooks).status()));
   ASSERT_TRUE(result);
-  EXPECT_GE(result->plan.seconds, 1);
+  EXPECT_GT(result->plan.seconds, 0);
   EXPECT_LT(result->plan.seconds, kMaxMeasureSeconds);
   EXPECT_GT(result->latency.probes_answered, 0u);
   for (const DirectionResult* each : {&result->up, &result->down}) {
@@ -316,7 +322,7 @@ TEST_F(MeasureResponderTest, WhoIsStoppedBeforeThereWasSomethingTellsNothing) {
   const UniqueFd stop(eventfd(1, EFD_CLOEXEC));
   MeasureHooks hooks;
   hooks.stop_fd = stop.get();
-  hooks.on_stopped = [](const MeasureResult&) { ADD_FAILURE(); };
+  hooks.on_cut_short = [](const MeasureResult&) { ADD_FAILURE(); };
   const auto result = Measure({at_, "", ""}, Plan(LoadKind::kIdle), hooks);
   EXPECT_TRUE(absl::IsCancelled(result.status())) << result.status();
 }
