@@ -10,13 +10,18 @@ namespace braid {
 inline constexpr size_t kHeaderBytes = 24;
 inline constexpr size_t kTagBytes = 16;
 inline constexpr size_t kSealOverheadBytes = kHeaderBytes + kTagBytes;
-inline constexpr size_t kMaxUdpPayloadBytes = 65507;  // IPv4; what one GSO send may carry in all
+inline constexpr size_t kMaxUdpPayloadBytes = 65507;  // IPv4
 inline constexpr size_t kMaxGsoDatagrams = 128;       // UDP_MAX_SEGMENTS since Linux 6.9, was 64
 
 // Inner packets. The vnet header stands in front of what TUN reads and writes.
 inline constexpr size_t kMaxInnerBytes = 65535;
 inline constexpr size_t kMinMtu = 1280;
-inline constexpr size_t kMaxMtu = 65507 - kSealOverheadBytes;
+inline constexpr size_t kMaxMtu = kMaxUdpPayloadBytes - kSealOverheadBytes;
+
+// Super-packets. From 65,536 bytes on, the link header counted, a device has the kernel cut them in
+// software: Ethernet with two VLAN tags, and around a train IPv6 and UDP, still fit.
+inline constexpr size_t kMaxJoinedBytes = 65535 - 22;  // packets that were joined
+inline constexpr size_t kMaxTrainBytes = kMaxJoinedBytes - 40 - 8;  // datagrams of one send
 
 // A packet buffer holds a whole super-packet from TUN or a whole coalesced read from UDP, the
 // headroom in front of it (vnet header, or what the kernel puts before a datagram: address and

@@ -39,7 +39,7 @@ namespace {
 constexpr char kTunName[] = "bench0";
 constexpr size_t kMtu = 1420;
 constexpr size_t kDatagramBytes = kMtu + kSealOverheadBytes;
-constexpr size_t kSuperSegments = kMaxUdpPayloadBytes / kDatagramBytes;  // as the tunnel's trains
+constexpr size_t kSuperSegments = kMaxTrainBytes / kDatagramBytes;  // as the tunnel's trains
 constexpr uint16_t kDiscardPort = 9;
 constexpr size_t kBatch = 64;
 constexpr DurationNs kPollNs = 10 * kMillisecondNs;

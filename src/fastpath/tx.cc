@@ -123,7 +123,7 @@ void Transmitter::SealInto(Train& train, LaneState& lane, Kind kind, uint8_t fla
 
 bool Transmitter::Fits(const Train& train, size_t datagram_bytes) const {
   return !train.closed && datagram_bytes <= train.request.datagram_bytes &&
-         train.buffer->length + datagram_bytes <= kMaxUdpPayloadBytes &&
+         train.buffer->length + datagram_bytes <= kMaxTrainBytes &&
          train.datagrams < static_cast<uint32_t>(state_.options.max_gso_datagrams);
 }
 

@@ -34,8 +34,6 @@ absl::StatusOr<Device> Open(const std::string& name) {
 }
 
 absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
-  const int datagram_bytes = mtu + static_cast<int>(kSealOverheadBytes);
-  const int gso_max_bytes = static_cast<int>(kMaxUdpPayloadBytes) / datagram_bytes * mtu;
   const std::unique_ptr<nl_msg, NetlinkFreer<nlmsg_free>> message(
       nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK));
   ifinfomsg header{};
@@ -45,7 +43,6 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
   nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
   nla_put_u32(message.get(), IFLA_MTU, static_cast<uint32_t>(mtu));
   nla_put_u32(message.get(), IFLA_TXQLEN, kTxQueuePackets);
-  nla_put_u32(message.get(), IFLA_GSO_MAX_SIZE, static_cast<uint32_t>(gso_max_bytes));
   nl_send_auto(device.socket.get(), message.get());
   const int result = nl_wait_for_ack(device.socket.get());
   if (result < 0) {

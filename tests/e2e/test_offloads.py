@@ -13,6 +13,12 @@ def without_capabilities(*names):
     return ("setpriv", "--bounding-set", dropped, "--inh-caps", dropped)
 
 
+def sent_through(ns, daemon):
+    """Packets and super-packets that the device took, and the packets that they were sealed as."""
+    taken = int(ns.run("cat", f"/sys/class/net/{daemon.device}/statistics/tx_packets").stdout)
+    return taken, sum(peer["tx_packets"] for peer in daemon.status()["peers"])
+
+
 class Offloads(LabTest):
     def assert_traffic_passes(self, tunnel, least_mbps=50):
         for family in (4, 6):
@@ -62,6 +68,20 @@ class Offloads(LabTest):
         got, sent = flood(tunnel.server_ns, tunnel.client_ns, INNER[4][1], size="1200",
                           rate=5000, flows=16)
         self.assertEqual((got["received"], got["late"]), (sent["sent"], 0))
+
+    @each(family=(4, 6))
+    def test_super_packets_of_others_reach_the_device_whole(self, family):
+        """What a host behind a gateway sent as one is not cut before it is sealed."""
+        tunnel = Gateways(self.lab).start()
+        for gateway, daemon, to_ns, from_ns, net in (
+                (tunnel.client_ns, tunnel.client, tunnel.right, tunnel.left, 2),
+                (tunnel.server_ns, tunnel.server, tunnel.left, tunnel.right, 1)):
+            address = {4: f"10.88.{net}.2", 6: f"fd88:{net}::2"}[family]
+            before = sent_through(gateway, daemon)
+            iperf(to_ns, from_ns, address)
+            reads, packets = (now - then for now, then in
+                              zip(sent_through(gateway, daemon), before))
+            self.assertGreater(packets, 10 * reads)
 
     @each(io=("io_uring", "epoll"))
     def test_datagrams_that_the_kernel_cuts_and_joins(self, io):

@@ -426,10 +426,10 @@ TEST(Coalescer, LetsNothingOvertakeWhatHasNoPorts) {
 TEST(Coalescer, StopsAtTheLargestPacketThereIs) {
   for (const Transport& transport : kTransports) {
     PacketSpec spec = SpecOf(transport.v6, transport.protocol, 1400);
-    const size_t fit = (kMaxInnerBytes - spec.headers_bytes()) / 1400;
+    const size_t fit = (kMaxJoinedBytes - spec.headers_bytes()) / 1400;
     EXPECT_EQ(SizesOfWrites(Train(spec, fit + 3)), (Sizes{fit, 3}));
     // To the byte.
-    spec.payload.resize((kMaxInnerBytes - spec.headers_bytes()) / 5);
+    spec.payload.resize((kMaxJoinedBytes - spec.headers_bytes()) / 5);
     EXPECT_EQ(SizesOfWrites(Train(spec, 5)), Sizes{5});
     spec.payload.resize(spec.payload.size() + 1);
     EXPECT_EQ(SizesOfWrites(Train(spec, 5)), (Sizes{4, 1}));
