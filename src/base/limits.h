@@ -27,7 +27,7 @@ inline constexpr size_t kMaxTrainBytes = kMaxJoinedBytes - 40 - 8;  // datagrams
 // headroom in front of it (vnet header, or what the kernel puts before a datagram: address and
 // control data), and a tail that a vector unit may write past.
 inline constexpr size_t kPacketHeadroomBytes = 256;
-inline constexpr size_t kPacketDataBytes = 65536;
+inline constexpr size_t kPacketDataBytes = 65536 + 64;  // the vnet header is within
 inline constexpr size_t kPacketTailroomBytes = 64;
 inline constexpr size_t kPacketBufferBytes =
     kPacketHeadroomBytes + kPacketDataBytes + kPacketTailroomBytes;

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/limits.h"
+
 namespace braid {
 
 struct VnetHeader {
@@ -27,5 +29,6 @@ struct VnetHeader {
 };
 inline constexpr size_t kVnetHeaderBytes = 10;
 static_assert(sizeof(VnetHeader) == kVnetHeaderBytes);
+static_assert(kVnetHeaderBytes + kMaxInnerBytes <= kPacketDataBytes);
 
 }  // namespace braid

@@ -492,7 +492,7 @@ TEST_P(BackendTest, ReadsPacketsFromTun) {
   });
 }
 
-// A segmented send into the device comes out as one super-packet.
+// A segmented send into the device comes out as one super-packet, also the largest there is.
 TEST_P(BackendTest, ReadsSuperPacketsFromTun) {
   InNetwork([] {
     Bench bench = MakeBench();
@@ -501,17 +501,22 @@ TEST_P(BackendTest, ReadsSuperPacketsFromTun) {
     ASSERT_TRUE(bench.backend->AddTun(tun.queues[0].get()).ok());
     const UdpSocket socket = OpenSocket("10.77.0.1");
     ASSERT_TRUE(bench.backend->AddSocket(socket.fd.get(), 0).ok());
-    const Buffer payload(1000 * 40, 7);
-    SendRequest request = Request(socket, {Address("10.77.0.2"), 99}, payload, 1000);
-    bench.backend->Send(request);
-    bench.backend->Flush();
-    ASSERT_EQ(request.error, 0);
-    bench.PollUntil([&] { return !WaitForUdp(bench.recorder.tun_packets, 99).empty(); });
-    const Buffer packet = WaitForUdp(bench.recorder.tun_packets, 99);
-    ASSERT_EQ(packet.size(), kVnetHeaderBytes + 28 + payload.size());
-    const auto vnet = LoadNative<VnetHeader>(packet.data());
-    EXPECT_EQ(vnet.gso_type, VnetHeader::kGsoUdpL4);
-    EXPECT_EQ(vnet.gso_bytes, 1000);
+    constexpr uint16_t kSegmentBytes = 1400;
+    uint16_t port = 99;
+    for (const size_t payload_bytes : {size_t{40} * kSegmentBytes, kMaxUdpPayloadBytes}) {
+      ++port;
+      const Buffer payload(payload_bytes, 7);
+      SendRequest request = Request(socket, {Address("10.77.0.2"), port}, payload, kSegmentBytes);
+      bench.backend->Send(request);
+      bench.backend->Flush();
+      ASSERT_EQ(request.error, 0);
+      bench.PollUntil([&] { return !WaitForUdp(bench.recorder.tun_packets, port).empty(); });
+      const Buffer packet = WaitForUdp(bench.recorder.tun_packets, port);
+      ASSERT_EQ(packet.size(), kVnetHeaderBytes + 28 + payload_bytes);
+      const auto vnet = LoadNative<VnetHeader>(packet.data());
+      EXPECT_EQ(vnet.gso_type, VnetHeader::kGsoUdpL4);
+      EXPECT_EQ(vnet.gso_bytes, kSegmentBytes);
+    }
   });
 }
 
