@@ -48,10 +48,10 @@ def machine_busy_seconds():
     return (user + nice + system + irq + softirq) / 100  # USER_HZ
 
 
-def tcp(name, *options):
+def tcp(name, *options, source="client"):
     def measure(contender, seconds):
         daemons, machine = contender.cpu_seconds(), machine_busy_seconds()
-        with Iperf(contender.server, contender.client, contender.address, *options,
+        with Iperf(contender.server, getattr(contender, source), contender.address, *options,
                    seconds=seconds, omit=WARM_UP_SECONDS) as running:
             report = running.report()
         gigabytes = sum(interval[key]["bytes"] for interval in report["intervals"]
@@ -67,8 +67,8 @@ def tcp(name, *options):
     return measure
 
 
-def tcp_case(name, title, about, *options, charted=()):
-    return Case(title, about, tcp(name, *options), {
+def tcp_case(name, title, about, *options, charted=(), source="client"):
+    return Case(title, about, tcp(name, *options, source=source), {
         name: Figure("Gbit/s", beside="ratio"),
         f"{name}_cpu": Figure("s/GB", "daemons' CPU", 3, False),
         f"{name}_machine_cpu": Figure("s/GB", "machine's CPU", 3, False)},
@@ -148,6 +148,10 @@ CASES = {
                       "four flows of iperf3 (-P 4)", "-P", 4),
     "tcp_bidir": tcp_case("tcp_bidir", "One TCP flow each way at once, sum",
                           "two flows of iperf3 (--bidir)", "--bidir"),
+    "tcp_gateway": tcp_case(
+        "tcp_gateway", "One TCP flow each way at once of a host behind the client, sum",
+        "two flows of iperf3 (--bidir) through the client as a gateway with NAT", "--bidir",
+        source="host"),
     "udp_64": Case(
         "64-byte UDP datagrams received", "one flow, as fast as the sender gets rid of them",
         udp("udp_64", "64"), {"udp_64": Figure("1000/s", digits=1, beside="ratio")}),

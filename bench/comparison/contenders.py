@@ -15,26 +15,38 @@ INNER_MTU = 1420
 CIPHERS = ("aes-256-gcm", "chacha20-poly1305")
 OUTER_CLIENT, OUTER_SERVER = topology.OUTER[4]
 INNER_CLIENT, INNER_SERVER = topology.INNER[4]
+HOST, HOST_GATEWAY = "10.21.1.2", "10.21.1.1"
 START_SECONDS = 20  # a peer's, until it answers to ping
 
 
 class Contender:
-    """One way between two machines."""
+    """One way between two machines. A host stands behind the client, which is its gateway and gives
+    it its own address."""
 
     kind = "link"
     version = ""
 
     def __init__(self, name):
         self.name = name
-        self.client = self.server = None  # namespaces
+        self.host = self.client = self.server = None  # namespaces
         self.address = OUTER_SERVER
         self.processes = ()
         self.broken = None  # why it cannot be measured
 
     def start(self, lab, number):
-        self.client, self.server = (lab.namespace(f"{short}{number}")
-                                    for short in ("client", "server"))
+        self.host, self.client, self.server = (lab.namespace(f"{short}{number}")
+                                               for short in ("host", "client", "server"))
         lab.link(self.client, f"{OUTER_CLIENT}/24", self.server, f"{OUTER_SERVER}/24")
+        lab.link(self.host, f"{HOST}/24", self.client, f"{HOST_GATEWAY}/24")
+        self.host.ip(f"route add default via {HOST_GATEWAY}")
+        self.client.forward()
+        self.client.nft(f"""
+            table ip nat {{
+                chain out {{
+                    type nat hook postrouting priority srcnat;
+                    ip saddr {HOST} masquerade
+                }}
+            }}""")
 
     def check_alive(self):
         for process in self.processes:
@@ -78,7 +90,7 @@ class Braid(Contender):
     def _check_settings(self, daemon):
         """It measures what its name says."""
         status = daemon.try_status()
-        got = {**status, "cipher": status["peers"][0]["cipher"]}
+        got = {**status, "cipher": status["peers"][0]["cipher"], "workers": len(status["workers"])}
         wanted = {**self.config.get("performance", {}),
                   "cipher": self.config["tunnel"]["ciphers"][0]}
         for key, value in wanted.items():

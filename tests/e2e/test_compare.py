@@ -77,15 +77,16 @@ class Compare(unittest.TestCase):
 
     def test_a_run(self):
         kept = os.path.join(self.folder.name, "kept.json")
+        braids = ["aes-256-gcm", "aes-256-gcm 1-worker", "aes-256-gcm epoll", "aes-256-gcm@same"]
         process = self.start(
-            "--only", "no tunnel,aes-256-gcm,aes-256-gcm@same,direct,broken,missing",
+            "--only", ",".join(("no tunnel", *braids, "direct", "broken", "missing")),
             "--braid", f"same={natives.braid()}", "--cases", "rr,memory", "--json", kept)
         shown, said = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 0, said)
         self.assertIn("missing is skipped, since it is not installed: apt install missing", said)
         with open(kept, encoding="utf-8") as file:
             results = json.load(file)
-        measured = ["aes-256-gcm", "aes-256-gcm@same", "direct"]
+        measured = [*braids, "direct"]
         self.assertEqual(sorted(results["samples"]["rr"]), measured + ["no tunnel"])
         self.assertEqual(sorted(results["samples"]["memory"]), measured)
         self.assertIn("no luck today", results["failures"]["rr"]["broken"][0])
