@@ -53,6 +53,10 @@ void TcpLoad::Start(TimeNs end_ns) {
 // Runs until each stream has ended, or stop_ is written.
 void TcpLoad::Pump(std::vector<Stream*> streams, TimeNs end_ns) {
   pthread_setname_np(pthread_self(), "braid-load");
+  // However late this thread has come to run, each stream sends something.
+  for (Stream* stream : streams) {
+    if (stream->sends) Send(*stream);
+  }
   std::vector<pollfd> polled;
   while (!streams.empty()) {
     const TimeNs now_ns = MonotonicNowNs();

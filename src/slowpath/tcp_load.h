@@ -25,7 +25,8 @@ class TcpLoad {
   TcpLoad(const TcpLoad&) = delete;
   TcpLoad& operator=(const TcpLoad&) = delete;
 
-  // Senders send until `end_ns` and then say so; receivers read until they are told.
+  // Senders send until `end_ns`, but once at least, and then say so; receivers read until they are
+  // told.
   void Start(TimeNs end_ns);
 
   bool finished() const { return open_streams_.load(std::memory_order_acquire) == 0; }
