@@ -11,6 +11,8 @@ namespace braid {
 using TimeNs = uint64_t;      // a point on CLOCK_MONOTONIC
 using DurationNs = uint64_t;  // a difference of two
 
+inline constexpr TimeNs kNever = UINT64_MAX;
+
 inline constexpr DurationNs kMicrosecondNs = 1'000;
 inline constexpr DurationNs kMillisecondNs = 1'000'000;
 inline constexpr DurationNs kSecondNs = 1'000'000'000;

@@ -20,7 +20,7 @@ inline constexpr size_t kMaxMtu = kMaxUdpPayloadBytes - kSealOverheadBytes;
 
 // Super-packets. From 65,536 bytes on, the link header counted, a device has the kernel cut them in
 // software: Ethernet with two VLAN tags, and around a train IPv6 and UDP, still fit.
-inline constexpr size_t kMaxJoinedBytes = 65535 - 22;  // packets that were joined
+inline constexpr size_t kMaxJoinedBytes = 65535 - 22;               // packets that were joined
 inline constexpr size_t kMaxTrainBytes = kMaxJoinedBytes - 40 - 8;  // datagrams of one send
 
 // A packet buffer holds a whole super-packet from TUN or a whole coalesced read from UDP, the
@@ -35,13 +35,30 @@ inline constexpr size_t kPacketBufferBytes =
 // Lanes, paths, workers, peers.
 inline constexpr int kMaxLanes = 128;  // of the packet path: 0 … 127
 inline constexpr int kDefaultLanes = 16;
+// Lanes of a bond, beside those of the packet path. What comes on the first is delivered at once,
+// what comes on the others in order.
+inline constexpr uint8_t kFirstBondLane = 128;
+inline constexpr uint8_t kExpressLane = kFirstBondLane;
+inline constexpr int kOrderedBondLanes = 16;
+inline constexpr int kBondLanes = 1 + kOrderedBondLanes;
+inline constexpr bool IsBondLane(uint8_t lane) {
+  return lane >= kFirstBondLane && lane < kFirstBondLane + kBondLanes;
+}
 inline constexpr uint8_t kSlowLane = 255;  // handshakes and sealed control of the slow path
 inline constexpr int kMaxPaths = 8;        // of the 64 that the header could name
 inline constexpr int kMaxWorkers = 64;
 inline constexpr int kMaxPeers = 65536;
 inline constexpr int kMaxListenAddresses = 16;
+// Ways to send: a client has two for each path, one of each address family, a server its listening
+// addresses.
+inline constexpr int kMaxSocketGroups = kMaxPaths * 2;
 inline constexpr int kMaxEndpointsPerPeer = 16;
 inline constexpr int kMaxPrefixesPerPeer = 1024;
+inline constexpr size_t kMaxClassRules = 64;  // of ports
+inline constexpr size_t kMaxPortRangesPerRule = 64;
+
+// Packets that the bonds of one worker hold: waiting, sent lately, or waited for.
+inline constexpr size_t kBondSlots = 32768;
 
 // Per worker.
 inline constexpr int kReceiveBuffers = 64;  // provided to the kernel for UDP reads; power of two
@@ -62,6 +79,8 @@ static_assert((kInboxSlots & (kInboxSlots - 1)) == 0);
 static_assert((kEventSlots & (kEventSlots - 1)) == 0);
 static_assert(kPacketDataBytes > kMaxInnerBytes);
 static_assert(kMaxLanes <= kSlowLane);
+static_assert(kMaxListenAddresses <= kMaxSocketGroups);
+static_assert(kMaxSocketGroups * kMaxLanes <= UINT16_MAX);  // ids of sockets
 static_assert(kPacketHeadroomBytes % 64 == 0 && kPacketBufferBytes % 64 == 0);
 
 }  // namespace braid

@@ -9,7 +9,7 @@ BUILD = os.environ.get("BRAID_TEST_BUILD", os.path.join(ROOT, "build"))
 @functools.cache
 def path(name):
     """A program or library of the build: braid, udp_flood, swarm, …"""
-    for folder in ("", "src", "tests", "bench"):
+    for folder in ("", "src", "tests", "bench", "linkem"):
         candidate = os.path.join(BUILD, folder, name)
         if os.path.isfile(candidate):
             return candidate
