@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""Includes go down only: main → cli → slowpath → fastpath → io → base."""
+"""Includes go down only: main → cli → slowpath → fastpath → bonding → io → base."""
 import os
 import re
 import sys
 
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "src")
-LAYERS = ["base", "io", "fastpath", "slowpath", "cli", "main"]
+LAYERS = ["base", "io", "bonding", "fastpath", "slowpath", "cli", "main"]
+BESIDE = ("linkem", "bench", "tests")  # which may use src/, and not the other way round
 
 
 def layer_of(path):
@@ -33,6 +34,8 @@ def mistakes():
                 known = os.path.isfile(os.path.join(SOURCES, included))
                 if known and LAYERS.index(layer_of(included)) > LAYERS.index(layer):
                     yield f"src/{path}:{number}: {layer}/ must not include {included}"
+                elif included.split("/")[0] in BESIDE:
+                    yield f"src/{path}:{number}: src/ must not include {included}"
                 elif not known and included.split("/")[0] in LAYERS:
                     yield f"src/{path}:{number}: there is no {included}"
                 elif known and "/" not in included and layer != "main":
