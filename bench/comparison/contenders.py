@@ -40,13 +40,7 @@ class Contender:
         lab.link(self.host, f"{HOST}/24", self.client, f"{HOST_GATEWAY}/24")
         self.host.ip(f"route add default via {HOST_GATEWAY}")
         self.client.forward()
-        self.client.nft(f"""
-            table ip nat {{
-                chain out {{
-                    type nat hook postrouting priority srcnat;
-                    ip saddr {HOST} masquerade
-                }}
-            }}""")
+        self.client.masquerade(f"ip saddr {HOST}")
 
     def check_alive(self):
         for process in self.processes:

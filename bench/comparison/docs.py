@@ -9,13 +9,13 @@ BEGIN = "<!-- Made by bench/compare --write-docs: from here -->"
 END = "<!-- Made by bench/compare --write-docs: to here -->"
 
 
-def replace_generated(text, made, path):
+def replace_generated(text, made, path, begin=BEGIN, end=END):
     """The text with `made` between its markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path}: lacks the lines {BEGIN} and {END}, in this order")
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"{path}: lacks the lines {begin} and {end}, in this order")
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def generated(results, other, pictures):

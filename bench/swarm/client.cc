@@ -239,6 +239,10 @@ void Client::OnControl(Lane& lane, uint8_t lane_id, Bytes plain, TimeNs now_ns) 
     case ControlMessage::Type::kConfirmEpoch:
       return lane.sender.ConfirmEpoch(message.session, message.epoch);
     case ControlMessage::Type::kHello:
+    case ControlMessage::Type::kMode:
+    case ControlMessage::Type::kPathGone:
+    case ControlMessage::Type::kProbe:
+    case ControlMessage::Type::kProbed:
       return;
     case ControlMessage::Type::kClose:
       ++tally_.closed_by_server;

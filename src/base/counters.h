@@ -18,6 +18,7 @@ class Counter {
   void Add(uint64_t amount) {
     value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
   }
+  void Reset() { value_.store(0, std::memory_order_relaxed); }
   uint64_t Get() const { return value_.load(std::memory_order_relaxed); }
 
  private:
@@ -57,6 +58,7 @@ class LaneSet {
   X(unauthentic, "does not open under the session's key")                                \
   X(expired_key, "sealed under keys that are too old")                                   \
   X(bad_control, "an authentic control message that does not parse")                     \
+  X(bad_parity, "an authentic parity packet that does not parse")                        \
   /* Handshakes. */                                                                      \
   X(handshake_malformed, "a handshake message of a wrong length or lane")                \
   X(handshake_bad_mac, "mac1 or mac2 does not match")                                    \
@@ -81,6 +83,7 @@ class LaneSet {
   X(socket_full, "the socket's send queue was full")                                     \
   X(send_failed, "the kernel refused to send")                                           \
   /* Bounds inside braid. */                                                             \
+  X(bond_full, "the worker's memory for bonds was used up")                              \
   X(no_buffer, "the worker's packet pool was empty")                                     \
   X(no_lane_state, "the worker's lane pool was empty")                                   \
   X(inbox_full, "another worker's or the slow path's inbox was full")

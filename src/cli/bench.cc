@@ -33,17 +33,6 @@ CLI::Validator Between(double least, double most) {
   return CLI::Validator(check, absl::StrFormat("%.10g-%.10g", least, most));
 }
 
-std::vector<int> UsableCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  sched_getaffinity(0, sizeof(set), &set);
-  std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  }
-  return cpus;
-}
-
 void PinTo(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);

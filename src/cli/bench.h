@@ -4,7 +4,6 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,8 +26,6 @@ void AddBenchPeerCommand(CLI::App& bench, int& exit_code);
 // Of an option's number, both ends included; help shows them behind the unit.
 CLI::Validator Between(double least, double most);
 
-// Those that this process may run on.
-std::vector<int> UsableCpus();
 // The calling thread keeps to this one.
 void PinTo(int cpu);
 

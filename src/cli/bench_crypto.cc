@@ -15,6 +15,7 @@
 #include "cli/text_layout.h"
 #include "fastpath/aead.h"
 #include "fastpath/wire.h"
+#include "slowpath/cpu_topology.h"
 
 namespace braid {
 namespace {
@@ -144,7 +145,7 @@ CryptoChoice Explain(Cipher cipher, const Aead* chosen, const std::vector<Crypto
 int BenchCrypto(const CryptoArguments& arguments) {
   const auto suite = ChooseAeads("auto");
   if (!suite.ok()) return FailBench("crypto", suite.status());
-  const std::vector<int> cpus = UsableCpus();
+  const std::vector<int> cpus = AffinityOfThisProcess();
   std::vector<const Aead*> aeads;
   for (const Cipher cipher : {Cipher::kAes256Gcm, Cipher::kChaCha20Poly1305}) {
     for (const Aead* aead : AvailableAeads(cipher)) aeads.push_back(aead);

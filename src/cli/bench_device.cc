@@ -31,6 +31,7 @@
 #include "io/tun.h"
 #include "io/udp.h"
 #include "io/vnet_header.h"
+#include "slowpath/cpu_topology.h"
 #include "slowpath/throwaway_network.h"
 
 namespace braid {
@@ -208,7 +209,7 @@ absl::Status ReadTun(const TunDevice& tun, BackendChoice choice, const OffloadCa
   std::atomic<bool> stop{false};
   int error = 0;
   std::thread sender([&] {
-    PinTo(UsableCpus().back());
+    PinTo(AffinityOfThisProcess().back());
     error = Inject(injector->get(), packet, stop);
   });
   Counter counter;
@@ -289,7 +290,7 @@ std::vector<TunFigure> MeasureTun(const DeviceArguments& arguments, BenchProgres
         absl::Status status = network.status();
         if (status.ok()) {
           status = network->Run([&] {
-            PinTo(UsableCpus().front());
+            PinTo(AffinityOfThisProcess().front());
             return MeasureTunCase(of, read, choice, arguments.time_ns(), figure);
           });
         }
@@ -373,7 +374,7 @@ absl::Status MeasureUdpCase(const UdpSocket& from, const UdpSocket& to, UdpMode 
   const TimeNs start_ns = MonotonicNowNs();
   TimeNs sent_ns = start_ns;
   std::thread sender([&] {
-    PinTo(UsableCpus().back());
+    PinTo(AffinityOfThisProcess().back());
     sent = mode == UdpMode::kSendmmsg
                ? SendByMmsg(from, to.local, time_ns)
                : SendThroughBackend(from, to.local, choice, mode != UdpMode::kPlain, time_ns);
@@ -427,7 +428,7 @@ absl::Status MeasureUdpLink(const UdpLink& link, UdpMode mode, BackendChoice cho
   if (coalesce && !to->gro) return absl::UnimplementedError("no UDP_GRO");
   absl::Status status;
   std::thread([&] {
-    PinTo(UsableCpus().front());
+    PinTo(AffinityOfThisProcess().front());
     status = MeasureUdpCase(*from, *to, mode, choice, time_ns, figure);
   }).join();
   return status;

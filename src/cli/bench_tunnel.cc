@@ -31,6 +31,7 @@
 #include "cli/private_folder.h"
 #include "fastpath/aead.h"
 #include "slowpath/control_client.h"
+#include "slowpath/cpu_topology.h"
 #include "slowpath/key_file.h"
 #include "slowpath/measure_client.h"
 #include "slowpath/measure_responder.h"
@@ -261,7 +262,7 @@ absl::Status TunnelBench::Measure(const Task& task, bool tunnel, BenchProgress& 
   progress.Step(what);
   MeasureTarget target;
   target.at = {*IpAddress::Parse(tunnel ? kFarInner : kFarOuter), kMeasurePort};
-  target.tcp_threads = static_cast<int>(UsableCpus().size());
+  target.tcp_threads = static_cast<int>(AffinityOfThisProcess().size());
   MeasureHooks hooks;
   hooks.stop_fd = stop_fd_;
   const auto result = braid::Measure(target, task.plan, hooks);
@@ -350,7 +351,7 @@ Outcome MeasureTunnel(const TunnelArguments& arguments, int signal_fd) {
     daemons.push_back(*std::move(daemon));
   }
   Responder responder;
-  status = responder.Start(*far, static_cast<int>(UsableCpus().size()));
+  status = responder.Start(*far, static_cast<int>(AffinityOfThisProcess().size()));
   if (!status.ok()) return {status};
 
   const UniqueFd stop(eventfd(0, EFD_CLOEXEC)), done(eventfd(0, EFD_CLOEXEC));

@@ -62,6 +62,12 @@ std::string Bytes(std::optional<double> bytes) {
   return absl::StrFormat("%.*f %s", unit == 0 ? 0 : 1, value, kUnits[unit]);
 }
 
+// As quotas are given.
+std::string Gigabytes(std::optional<double> bytes) {
+  if (!bytes || *bytes < 0) return kNothing;
+  return absl::StrFormat("%.*f GB", *bytes < 1e9 ? 3 : 1, *bytes / 1e9);
+}
+
 // The two largest units: "3d 4h", "12m 5s", "7s".
 std::string Duration(std::optional<double> seconds) {
   if (!seconds || *seconds < 0 || *seconds > 1e12) return kNothing;
@@ -269,9 +275,20 @@ void View::PathTable(const Json& paths) {
 void View::PathAddresses(const Json& path, size_t indent) {
   const std::string local = Text(path, "local");
   const std::string remote = Text(path, "remote");
-  if (local.empty() && remote.empty()) return;
+  const std::string interface = Text(path, "interface");
+  const std::string problem = Text(path, "problem");
   const std::string margin(indent, ' ');
-  const std::string line = OrNothing(local) + " → " + OrNothing(remote);
+  if (!problem.empty()) out_ += Wrap(margin, margin, problem);
+  if (const Json& quota = Field(path, "quota"); quota.is_object()) {
+    out_ += Wrap(margin, margin,
+                 "quota " + Gigabytes(Number(quota, "used_bytes")) + " of " +
+                     Gigabytes(Number(quota, "limit_bytes")) + " used, until " +
+                     OrNothing(Text(quota, "resets")));
+  }
+  if (local.empty() && remote.empty()) return;
+  const auto mtu = Number(path, "mtu");
+  const std::string line = (interface.empty() ? "" : interface + "  ") + OrNothing(local) + " → " +
+                           OrNothing(remote) + (mtu ? absl::StrFormat("  mtu %.0f", *mtu) : "");
   if (indent + Width(line) <= kColumns) {
     out_ += margin + Tinted(Tint::kDim, line) + '\n';
     return;

@@ -105,7 +105,8 @@ bool Coalescer::TryAppend(Run& run, MutableBytes packet, const InnerPacket& inne
     return false;
   }
   const size_t payload_bytes = packet.size() - inner.headers_bytes();
-  if (payload_bytes > run.payload_bytes || run.bytes + payload_bytes > kMaxJoinedBytes) return false;
+  if (payload_bytes > run.payload_bytes || run.bytes + payload_bytes > kMaxJoinedBytes)
+    return false;
   if (!SameIpHeader(run.packet, packet.data(), inner)) return false;
   if (!inner.v6 && !FollowsInIdentification(run.packet, packet.data(), run.parts_used))
     return false;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/bytes.h"
+#include "bonding/bond_options.h"
 
 namespace braid {
 
@@ -22,12 +23,26 @@ struct ControlMessage {
     kHello = 4,
     // The sender ends the session and forgets its keys.
     kClose = 5,
+    // The sender has no path of this id any more. Answered with a Pong of the same token. On the
+    // slow lane only, whose sequence tells whether anything that came over the path is newer.
+    kPathGone = 6,
+    // As long as the largest inner packet that it asks about: what follows the token is padding.
+    // Answered with a Probed.
+    kProbe = 7,
+    // A Probe of this token and length came through.
+    kProbed = 8,
+    // The sender wants to be sent to in this bonding mode. Answered with a Pong of the same token.
+    // On the slow lane only, whose sequence tells which of two is the newer one.
+    kMode = 9,
   };
 
   Type type;
-  uint64_t token = 0;    // Ping, Pong
-  uint32_t session = 0;  // ConfirmEpoch
-  uint32_t epoch = 0;    // ConfirmEpoch
+  uint64_t token = 0;                       // Ping, Pong, PathGone, Probe, Probed, Mode
+  uint32_t session = 0;                     // ConfirmEpoch
+  uint32_t epoch = 0;                       // ConfirmEpoch
+  uint8_t path = 0;                         // PathGone
+  uint16_t mtu = 0;                         // Probe: its own length; Probed
+  BondingMode mode = BondingMode::kStripe;  // Mode
 };
 
 inline constexpr size_t kMaxControlBytes = 16;
@@ -36,7 +51,7 @@ enum class ControlVerdict : uint8_t { kOk, kUnknownType, kMalformed };
 
 ControlVerdict ReadControlMessage(Bytes from, ControlMessage& message);
 
-// Returns the bytes written.
+// Returns the bytes written. The padding of a Probe is its sender's to add.
 size_t WriteControlMessage(const ControlMessage& message,
                            std::array<uint8_t, kMaxControlBytes>& to);
 

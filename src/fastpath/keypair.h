@@ -20,6 +20,8 @@ struct Keypair {
   Key receive_root;
   uint64_t generation;     // of the peer's counters: higher when the peer has begun anew
   uint8_t lanes;           // as agreed: lanes 0 … lanes-1, and the slow lane
+  bool bonds;              // both ends know of a bond's lanes
+  bool parity;             // and the peer of parity in them
   uint64_t epoch_packets;  // a lane seals so many, then its epoch moves on
   TimeNs seal_until_ns;    // hard stops
   TimeNs open_until_ns;

@@ -35,15 +35,23 @@ std::optional<Drop> LaneSender::Prepare(const Keypair& keypair, uint8_t lane, Ti
   return std::nullopt;
 }
 
-void LaneSender::Seal(Kind kind, uint8_t path, uint8_t flags, Bytes plain, uint8_t* out) {
+LaneSender::Sealed LaneSender::SealNumbered(uint64_t sequence, Kind kind, uint8_t path,
+                                            uint8_t flags, Bytes plain, uint8_t* out) {
+  if (sequence >= sequence_) std::abort();
+  return SealAs(sequence, kind, path, flags, plain, out);
+}
+
+LaneSender::Sealed LaneSender::SealAs(uint64_t sequence, Kind kind, uint8_t path, uint8_t flags,
+                                      Bytes plain, uint8_t* out) {
   if (left_ == 0 || (path & kPathIdMask) >= kMaxPaths) std::abort();
   --left_;
   ++sealed_in_epoch_;
-  WriteHeader(out, {kind, remote_index_, lane_, path, static_cast<uint8_t>(epoch_), flags,
-                    path_seq_[path & kPathIdMask]++, sequence_});
-  aead_->seal(key_, MakeNonce(path, lane_, sequence_), {out, kHeaderBytes}, plain,
+  const uint32_t path_seq = path_seq_[path & kPathIdMask]++;
+  WriteHeader(out, {kind, remote_index_, lane_, path, static_cast<uint8_t>(epoch_), flags, path_seq,
+                    sequence});
+  aead_->seal(key_, MakeNonce(path, lane_, sequence), {out, kHeaderBytes}, plain,
               out + kHeaderBytes);
-  ++sequence_;
+  return {sequence, path_seq};
 }
 
 void LaneSender::ConfirmEpoch(uint32_t remote_index, uint32_t epoch) {
@@ -52,7 +60,8 @@ void LaneSender::ConfirmEpoch(uint32_t remote_index, uint32_t epoch) {
 }
 
 std::optional<Drop> LaneReceiver::Open(const Keypair& keypair, const Header& header,
-                                       MutableBytes datagram, TimeNs now_ns, Opened& opened) {
+                                       MutableBytes datagram, TimeNs now_ns, Opened& opened,
+                                       Duplicates duplicates) {
   if (now_ns >= keypair.open_until_ns || keypair.generation < generation_) {
     return Drop::expired_key;
   }
@@ -60,7 +69,8 @@ std::optional<Drop> LaneReceiver::Open(const Keypair& keypair, const Header& hea
   const std::optional<uint32_t> epoch = MatchEpoch(keypair, header.epoch);
   if (!epoch) return Drop::bad_epoch;
   const bool begins_anew = keypair.generation > generation_;
-  if (!begins_anew && !window_.MayAccept(header.sequence)) return Drop::replayed;
+  opened.duplicate = !begins_anew && !window_.MayAccept(header.sequence);
+  if (opened.duplicate && duplicates == Duplicates::kRefuse) return Drop::replayed;
 
   const Nonce nonce = MakeNonce(header.path, header.lane, header.sequence);
   const Bytes associated = datagram.first(kHeaderBytes);
@@ -82,7 +92,7 @@ std::optional<Drop> LaneReceiver::Open(const Keypair& keypair, const Header& hea
   }
   slot->last_used = ++uses_;
   opened.newest = header.sequence >= window_.next();
-  window_.Accept(header.sequence);
+  if (!opened.duplicate) window_.Accept(header.sequence);
   opened.path_advance = AdvancePath(header);
 
   NewestEpoch& newest = EpochOf(keypair.id);
@@ -136,6 +146,11 @@ void LaneReceiver::BeginGeneration(uint64_t generation) {
   generation_ = generation;
   window_ = {};
   next_path_seq_ = {};
+}
+
+bool LaneReceiver::Recover(uint64_t generation, uint64_t sequence) {
+  if (generation > generation_) BeginGeneration(generation);
+  return window_.Accept(sequence);
 }
 
 uint32_t LaneReceiver::AdvancePath(const Header& header) {

@@ -29,7 +29,20 @@ class LaneSender {
 
   // Writes header, ciphertext and tag at `out`: plain.size() + kSealOverheadBytes. `plain` is apart
   // from `out`. Aborts beyond the limits that Prepare() gave: a nonce must never come twice.
-  void Seal(Kind kind, uint8_t path, uint8_t flags, Bytes plain, uint8_t* out);
+  struct Sealed {
+    uint64_t sequence;
+    uint32_t path_seq;
+  };
+  Sealed Seal(Kind kind, uint8_t path, uint8_t flags, Bytes plain, uint8_t* out) {
+    return SealAs(sequence_++, kind, path, flags, plain, out);
+  }
+  // A sequence for a packet that is sealed later, or never.
+  uint64_t TakeSequence() { return sequence_++; }
+  // A packet that has its sequence: it was taken, or the packet was sealed before, over another
+  // path or as another copy. `path` is a byte that this sequence was not sealed with before, since
+  // both make the nonce.
+  Sealed SealNumbered(uint64_t sequence, Kind kind, uint8_t path, uint8_t flags, Bytes plain,
+                      uint8_t* out);
 
   // The peer has opened a packet of this epoch under the keypair whose remote index this is.
   void ConfirmEpoch(uint32_t remote_index, uint32_t epoch);
@@ -37,6 +50,9 @@ class LaneSender {
   uint64_t sequence() const { return sequence_; }
 
  private:
+  Sealed SealAs(uint64_t sequence, Kind kind, uint8_t path, uint8_t flags, Bytes plain,
+                uint8_t* out);
+
   // Of the current keypair, which itself may be gone before the lane is used again.
   uint64_t keypair_id_ = 0;
   uint32_t remote_index_ = 0;
@@ -55,6 +71,7 @@ class LaneReceiver {
  public:
   struct Opened {
     MutableBytes plain;
+    bool duplicate;     // it was opened before, maybe under another path or copy
     bool newest;        // no later sequence of this lane was opened before
     bool first_of_key;  // nothing was opened under this keypair and epoch before
     uint32_t
@@ -66,8 +83,19 @@ class LaneReceiver {
   // Opens `datagram` in place. Nothing changes unless it authenticates and is no replay.
   // `header` is what ReadHeader found in front of it. A keypair of a higher generation empties the
   // window; one of a lower generation opens nothing any more, or its packets could be replayed.
+  // A bond's copies tell something of their path: with kOpen what came before opens too, as a
+  // duplicate, if it is of this generation.
+  enum class Duplicates : uint8_t { kRefuse, kOpen };
   std::optional<Drop> Open(const Keypair& keypair, const Header& header, MutableBytes datagram,
-                           TimeNs now_ns, Opened& opened);
+                           TimeNs now_ns, Opened& opened,
+                           Duplicates duplicates = Duplicates::kRefuse);
+
+  // A packet of a keypair of this generation was not opened, but made of others that were. False
+  // when it was opened meanwhile, or is too old to tell.
+  bool Recover(uint64_t generation, uint64_t sequence);
+
+  // The next datagram that comes over this path is the first of another one.
+  void ForgetPath(uint8_t path) { next_path_seq_[path] = 0; }
 
  private:
   struct KeySlot {

@@ -11,12 +11,15 @@
 
 #include <array>
 #include <atomic>
+#include <optional>
 
 #include "base/packet.h"
 #include "base/ring.h"
+#include "fastpath/class_rules.h"
 #include "fastpath/keypair.h"
 #include "fastpath/path_set.h"
 #include "fastpath/route_table.h"
+#include "fastpath/socket_table.h"
 #include "io/backend.h"
 #include "io/unique_fd.h"
 
@@ -52,10 +55,17 @@ class Doorbell {
 
 // A packet on its way to the worker that owns its lane.
 struct HandedPacket {
-  enum class From : uint8_t { kTun, kNetwork };
+  enum class From : uint8_t {
+    kTun,
+    kNetwork,  // incoming
+    kBond,     // peer, bonded: who sends to it from now on; no packet
+    kDirect,   // peer: it was sent more than a little without its bond; no packet
+  };
   From from = From::kTun;
   PacketPtr packet;
-  Incoming incoming{};  // from the network only
+  Incoming incoming{};
+  PeerSlot peer = kNoPeer;
+  bool bonded = false;
 };
 
 // What the slow path tells a worker.
@@ -68,15 +78,29 @@ struct Command {
     kRemoveKeypair,  // peer, keypair: forget it; it is freed once this command has been passed
     kSetPath,        // peer, path, route
     kUsePath,        // peer, path: send over it
+    kSetPathUp,      // peer, path, up, path_options
+    kSetClassRules,  // class_rules: of all bonds
+    kSetBond,        // bond: how all bonds behave
+    kSetPeerMode,    // peer, mode: another than that of all bonds, or no other
+    kEndPath,        // peer, path: there is none of this id any more; the next is another
+    kAddSockets,     // sockets, which may go once this command has been passed
+    kRemoveSockets,  // group; its sockets are closed once this command has been passed
     kStop,
   };
   Type type = Type::kNone;
   PeerSlot peer = kNoPeer;
   const RouteTable* routes = nullptr;
+  const ClassRules* class_rules = nullptr;
   const Keypair* keypair = nullptr;
   uint16_t mtu = 0;
+  uint16_t group = 0;
   uint8_t path = 0;
   Route route{};
+  bool up = false;
+  BondPathOptions path_options{};
+  BondOptions bond{};
+  std::optional<BondingMode> mode{};
+  const SocketGroup* sockets = nullptr;
 };
 
 // What a worker tells the slow path.
@@ -91,11 +115,13 @@ struct Event {
     kNeedHandshake,  // peer
     kOpened,         // peer, keypair_id: the first packet of some lane opened under this keypair
     kPeerClosed,     // peer, keypair_id
+    kNoSockets,      // group, bytes, length: why the worker could not add its sockets
   };
   Type type = Type::kNone;
   PeerSlot peer = kNoPeer;
   uint64_t keypair_id = 0;
   Route back{};
+  uint16_t group = 0;
   uint16_t length = 0;
   std::array<uint8_t, kMaxDatagramBytes> bytes;
 };

@@ -8,6 +8,7 @@
 #include "base/address.h"
 #include "base/clock.h"
 #include "base/limits.h"
+#include "bonding/bond_options.h"
 
 namespace braid {
 
@@ -87,6 +88,8 @@ struct Incoming {
 struct PathState {
   Route route;           // remote unset: no such path
   uint32_t version = 0;  // moves when the route does: what lanes learned before is then void
+  bool up = false;       // the peer answers there
+  BondPathOptions options;
 };
 
 }  // namespace braid

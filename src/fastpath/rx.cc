@@ -22,9 +22,10 @@ constexpr DurationNs kHelloEveryNs = 100 * kMillisecondNs;
 
 }  // namespace
 
-Receiver::Receiver(WorkerState& state, Transmitter& transmitter)
+Receiver::Receiver(WorkerState& state, Transmitter& transmitter, Bonds& bonds)
     : state_(state),
       transmitter_(transmitter),
+      bonds_(bonds),
       coalescer_({state.options.offloads.tso, state.options.offloads.uso}) {}
 
 void Receiver::OnDatagrams(PacketPtr packet, const Incoming& incoming, bool handed) {
@@ -50,9 +51,11 @@ void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool 
   if (!stream.Has(header)) {
     if (const auto drop = Find(header, stream)) return state_.drops.Count(*drop);
   }
-  if (!state_.Owns(header.lane)) {
+  if (!Owns(header, stream.entry.peer)) {
     if (handed) return state_.drops.Count(Drop::bad_lane);
-    return HandToOwner(header.lane, datagram, incoming);
+    const int owner = IsBondLane(header.lane) ? state_.BondWorkerOf(stream.entry.peer)
+                                              : header.lane % state_.options.workers;
+    return HandToOwner(owner, datagram, incoming);
   }
 
   LaneReceiver::Opened opened;
@@ -67,24 +70,32 @@ void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool 
   }
   session.last_rx_ns.store(state_.now_ns, std::memory_order_relaxed);
   PathTraffic& traffic = session.traffic[stream.path];
-  traffic.rx_bytes.Add(datagram.size());
-  traffic.rx_datagrams.Add(1);
-  traffic.rx_expected.Add(opened.path_advance);
-  if (!stream.source_followed) FollowSource(stream, incoming, opened.newest);
+  // What was recorded and is played again tells nothing of the path.
+  if (!opened.duplicate || opened.path_advance != 0) {
+    traffic.rx_bytes.Add(datagram.size());
+    traffic.rx_datagrams.Add(1);
+    if (stream.bond == nullptr) traffic.rx_expected.Add(opened.path_advance);
+  }
+  // Of a bond's paths each has a newest one of its own.
+  const bool newest =
+      stream.bond == nullptr ? opened.newest : opened.path_advance != 0 && !opened.duplicate;
+  if (!stream.source_followed) FollowSource(stream, incoming, newest);
   if (opened.confirm_epoch) {
     ControlMessage confirm{ControlMessage::Type::kConfirmEpoch};
     confirm.session = header.session;
     confirm.epoch = opened.epoch;
-    transmitter_.SendControl(session, *stream.lane, stream.path,
-                             transmitter_.RouteOf(session, *stream.lane, stream.path), confirm);
+    transmitter_.SendControl(session, stream.lane, stream.path,
+                             RouteOf(session, *stream.lane.sources, stream.path, state_.now_ns),
+                             confirm);
   }
+  if (stream.bond != nullptr) return OnBonded(stream, incoming, header, opened, datagram.size());
   switch (header.kind) {
     case Kind::kData:
-      return OnData(stream.entry.peer, session, header, opened.plain);
+      return OnData(stream.entry.peer, session, header.flags, opened.plain);
     case Kind::kControl:
       return OnControl(stream, incoming, opened.plain);
     default:
-      return;  // parity of a peer that was told of no such feature: counted, not used
+      return;  // parity is of a bond's lanes only
   }
 }
 
@@ -92,13 +103,24 @@ std::optional<Drop> Receiver::Find(const Header& header, Stream& stream) {
   stream = {};
   const SessionTable::Entry* entry = FindEntry(header.session);
   if (entry == nullptr) return Drop::unknown_session;
-  if (header.lane >= entry->keypair->lanes) return Drop::bad_lane;
+  const bool bonded = IsBondLane(header.lane) && entry->keypair->bonds;
+  if (!bonded && header.lane >= entry->keypair->lanes) return Drop::bad_lane;
   stream.entry = *entry;
   stream.session = state_.FindSession(entry->peer);
   stream.lane_id = header.lane;
   stream.path = header.path & kPathIdMask;
-  if (state_.Owns(header.lane)) stream.lane = state_.FindLane(*stream.session, header.lane);
+  if (!Owns(header, entry->peer)) return std::nullopt;
+  if (bonded) {
+    stream.bond = bonds_.Find(entry->peer);
+    if (stream.bond != nullptr) stream.lane = stream.bond->lane(header.lane);
+  } else if (LaneState* lane = state_.FindLane(*stream.session, header.lane)) {
+    stream.lane = RefOf(*lane);
+  }
   return std::nullopt;
+}
+
+bool Receiver::Owns(const Header& header, PeerSlot peer) const {
+  return IsBondLane(header.lane) ? state_.HasBond(peer) : state_.Owns(header.lane);
 }
 
 const SessionTable::Entry* Receiver::FindEntry(uint32_t session) {
@@ -109,14 +131,14 @@ const SessionTable::Entry* Receiver::FindEntry(uint32_t session) {
   return state_.sessions_by_index.Find(session);
 }
 
-void Receiver::HandToOwner(uint8_t lane, Bytes datagram, const Incoming& incoming) {
+void Receiver::HandToOwner(int worker, Bytes datagram, const Incoming& incoming) {
   PacketPtr copy = state_.receive_pool->Take();
   if (copy == nullptr) return state_.drops.Count(Drop::no_buffer);
   std::memcpy(copy->data(), datagram.data(), datagram.size());
   copy->length = static_cast<uint32_t>(datagram.size());
   HandedPacket handed{HandedPacket::From::kNetwork, std::move(copy), incoming};
   handed.incoming.datagram_bytes = static_cast<uint16_t>(datagram.size());
-  state_.HandTo(lane % state_.options.workers, std::move(handed), 1);
+  state_.HandTo(worker, std::move(handed), 1);
 }
 
 void Receiver::TellSlowPath(Bytes datagram, const Incoming& incoming) {
@@ -134,15 +156,23 @@ void Receiver::TellSlowPath(Bytes datagram, const Incoming& incoming) {
 std::optional<Drop> Receiver::Open(Stream& stream, const Header& header, MutableBytes datagram,
                                    LaneReceiver::Opened& opened) {
   const Keypair& keypair = *stream.entry.keypair;
-  if (stream.lane != nullptr) {
-    return stream.lane->receiver.Open(keypair, header, datagram, state_.now_ns, opened);
+  const auto duplicates =
+      IsBondLane(header.lane) ? LaneReceiver::Duplicates::kOpen : LaneReceiver::Duplicates::kRefuse;
+  if (stream.lane) {
+    return stream.lane.receiver->Open(keypair, header, datagram, state_.now_ns, opened, duplicates);
   }
   // A lane takes state with its first authentic packet, not before.
   LaneReceiver first;
   if (auto drop = first.Open(keypair, header, datagram, state_.now_ns, opened)) return drop;
-  stream.lane = state_.TakeLane(*stream.session, header.lane);
-  if (stream.lane == nullptr) return Drop::no_lane_state;
-  stream.lane->receiver = first;
+  if (IsBondLane(header.lane)) {
+    stream.bond = &bonds_.Take(stream.entry.peer);
+    stream.lane = stream.bond->lane(header.lane);
+  } else {
+    LaneState* lane = state_.TakeLane(*stream.session, header.lane);
+    if (lane == nullptr) return Drop::no_lane_state;
+    stream.lane = RefOf(*lane);
+  }
+  *stream.lane.receiver = first;
   return std::nullopt;
 }
 
@@ -150,19 +180,20 @@ std::optional<Drop> Receiver::Open(Stream& stream, const Header& header, Mutable
 // all before. An address that is new has to prove itself first.
 void Receiver::FollowSource(Stream& stream, const Incoming& incoming, bool newest) {
   Session& session = *stream.session;
-  LaneState& lane = *stream.lane;
+  Sources& sources = *stream.lane.sources;
   const PathState& known = session.paths[stream.path];
-  LaneState::Path& own = lane.paths[stream.path];
+  Sources::Path& own = sources.paths[stream.path];
   if (own.version != known.version) {
     own.version = known.version;
     own.source.Forget();
   }
-  if (incoming.socket_lane != Incoming::kAnyLane && incoming.socket_lane != stream.lane_id) {
+  const uint8_t socket_lane = stream.bond != nullptr ? kFirstBondLane : stream.lane_id;
+  if (incoming.socket_lane != Incoming::kAnyLane && incoming.socket_lane != socket_lane) {
     // The server answered at another port than this lane's: tell it the right one.
-    if (state_.now_ns >= lane.hello_sent_ns + kHelloEveryNs) {
-      lane.hello_sent_ns = state_.now_ns;
-      transmitter_.SendControl(session, lane, stream.path,
-                               transmitter_.RouteOf(session, lane, stream.path),
+    if (state_.now_ns >= sources.hello_sent_ns + kHelloEveryNs) {
+      sources.hello_sent_ns = state_.now_ns;
+      transmitter_.SendControl(session, stream.lane, stream.path,
+                               RouteOf(session, sources, stream.path, state_.now_ns),
                                {ControlMessage::Type::kHello});
     }
     return;
@@ -173,33 +204,119 @@ void Receiver::FollowSource(Stream& stream, const Incoming& incoming, bool newes
       own.source.OnNewest(incoming.back, known.route.remote.address, state_.now_ns,
                           [this] { return state_.RandomToken(); });
   if (!must_prove_itself) return;
-  transmitter_.SendControl(session, lane, stream.path, incoming.back,
+  transmitter_.SendControl(session, stream.lane, stream.path, incoming.back,
                            {ControlMessage::Type::kPing, own.source.token()});
+}
+
+// A bond's lane: in order, or at once; and what is held for an earlier one leaves its buffer.
+void Receiver::OnBonded(const Stream& stream, const Incoming& incoming, const Header& header,
+                        const LaneReceiver::Opened& opened, size_t datagram_bytes) {
+  Bond& bond = *stream.bond;
+  if (bond.generation != stream.entry.keypair->generation) {
+    bond.generation = stream.entry.keypair->generation;
+    bond.receiver.Clear();
+    bond.sender.Clear();
+  }
+  bonds_.Touch(stream.entry.peer);
+  BondReceiver::Datagram datagram{.lane = header.lane,
+                                  .path = stream.path,
+                                  .path_seq = header.path_seq,
+                                  .advance = opened.path_advance,
+                                  .sequence = header.sequence,
+                                  .bytes = static_cast<uint32_t>(datagram_bytes),
+                                  .duplicate = opened.duplicate};
+  const BondReceiver::Verdict verdict = bond.receiver.OnDatagram(datagram, state_.now_ns);
+  stream.session->traffic[stream.path].rx_expected.Add(datagram.advance);
+  if (verdict == BondReceiver::Verdict::kDuplicate) return;
+  MutableBytes plain = opened.plain;
+  if (header.kind != Kind::kData) {
+    if (header.kind == Kind::kControl) OnControl(stream, incoming, plain);
+    if (header.kind == Kind::kParity && !bond.receiver.fec().OnParity(plain, state_.now_ns)) {
+      state_.drops.Count(Drop::bad_parity);
+    }
+    plain = {};  // it only has its place in the order
+  }
+  bond.receiver.fec().OnPacket(header.lane, header.sequence, header.flags, plain, state_.now_ns);
+  SlotId id = kNoSlot;
+  if (verdict == BondReceiver::Verdict::kHold && plain.size() <= bonds_.slab().packet_bytes()) {
+    id = bond.receiver.TakeSlot();
+  }
+  if (id != kNoSlot) {
+    Slot& slot = bonds_.slab()[id];
+    slot.bytes = static_cast<uint16_t>(plain.size());
+    slot.flags = header.flags;
+    if (!plain.empty()) std::memcpy(bonds_.slab().data(id), plain.data(), plain.size());
+    bond.receiver.Hold(id, datagram, state_.now_ns);
+  } else {
+    OnData(stream.entry.peer, *stream.session, header.flags, plain);
+  }
+  if (DeliverRecovered(stream) || id == kNoSlot) DeliverReady(stream.entry.peer, bond);
+}
+
+// What parity made up for is as if it had come now, but over no path.
+bool Receiver::DeliverRecovered(const Stream& stream) {
+  Bond& bond = *stream.bond;
+  PacketSlab& slab = bonds_.slab();
+  bool any = false;
+  for (SlotId id = bond.receiver.fec().TakeRecovered(); id != kNoSlot;
+       id = bond.receiver.fec().TakeRecovered()) {
+    any = true;
+    const Slot& slot = slab[id];
+    LaneReceiver& lane = *bond.lane(slot.lane).receiver;
+    if (!lane.Recover(stream.entry.keypair->generation, slot.sequence)) {
+      slab.Return(id);
+      continue;
+    }
+    const BondReceiver::Datagram datagram{.lane = slot.lane, .sequence = slot.sequence};
+    if (bond.receiver.OnRecovered(slot.lane, slot.sequence) == BondReceiver::Verdict::kHold) {
+      bond.receiver.Hold(id, datagram, state_.now_ns);
+      continue;
+    }
+    DeliverSlot(stream.entry.peer, *stream.session, id);
+  }
+  return any;
+}
+
+void Receiver::DeliverReady(PeerSlot peer, Bond& bond) {
+  Session& session = *state_.sessions[peer];
+  for (SlotId id = bond.receiver.TakeReady(state_.now_ns); id != kNoSlot;
+       id = bond.receiver.TakeReady(state_.now_ns)) {
+    DeliverSlot(peer, session, id);
+  }
+}
+
+// The slot goes back once the packet has been written.
+void Receiver::DeliverSlot(PeerSlot peer, Session& session, SlotId id) {
+  if (held_slots_used_ == kMaxHeldSlots) FlushAll();
+  OnData(peer, session, bonds_.slab()[id].flags, bonds_.slab().packet(id));
+  held_slots_[held_slots_used_++] = id;
 }
 
 void Receiver::OnControl(const Stream& stream, const Incoming& incoming, Bytes plain) {
   ControlMessage message;
-  switch (ReadControlMessage(plain, message)) {
-    case ControlVerdict::kOk:
-      break;
-    case ControlVerdict::kUnknownType:
-      return;
-    case ControlVerdict::kMalformed:
-      return state_.drops.Count(Drop::bad_control);
+  ControlVerdict verdict = ReadControlMessage(plain, message);
+  if (verdict == ControlVerdict::kUnknownType && stream.bond != nullptr) {
+    verdict = bonds_.OnMessage(stream.entry.peer, stream.path, plain);
+    if (verdict == ControlVerdict::kOk) return;
   }
-  LaneState& lane = *stream.lane;
+  if (verdict == ControlVerdict::kUnknownType) return;
+  if (verdict == ControlVerdict::kMalformed) return state_.drops.Count(Drop::bad_control);
   switch (message.type) {
     case ControlMessage::Type::kPing:
-      transmitter_.SendControl(*stream.session, lane, stream.path, incoming.back,
+      transmitter_.SendControl(*stream.session, stream.lane, stream.path, incoming.back,
                                {ControlMessage::Type::kPong, message.token});
       break;
     case ControlMessage::Type::kPong:
-      lane.paths[stream.path].source.OnPong(message.token);
+      stream.lane.sources->paths[stream.path].source.OnPong(message.token);
       break;
     case ControlMessage::Type::kConfirmEpoch:
-      lane.sender.ConfirmEpoch(message.session, message.epoch);
+      stream.lane.sender->ConfirmEpoch(message.session, message.epoch);
       break;
     case ControlMessage::Type::kHello:
+    case ControlMessage::Type::kPathGone:  // of the slow lane, as the next three
+    case ControlMessage::Type::kProbe:
+    case ControlMessage::Type::kProbed:
+    case ControlMessage::Type::kMode:
       break;
     case ControlMessage::Type::kClose: {
       Event event;
@@ -212,14 +329,14 @@ void Receiver::OnControl(const Stream& stream, const Incoming& incoming, Bytes p
   }
 }
 
-void Receiver::OnData(PeerSlot peer, Session& session, const Header& header, MutableBytes plain) {
+void Receiver::OnData(PeerSlot peer, Session& session, uint8_t flags, MutableBytes plain) {
   if (plain.empty()) return;
   InnerPacket inner;
   if (!ParseInner(plain, inner)) return state_.drops.Count(Drop::malformed_inner);
-  const bool partial_checksum = (header.flags & kFlagPartialChecksum) != 0;
+  const bool partial_checksum = (flags & kFlagPartialChecksum) != 0;
   // Only the checksum of a whole outermost TCP or UDP header may be partial; nothing is compressed
   // unless the handshake agreed on it.
-  if ((partial_checksum && inner.l4_header_bytes == 0) || (header.flags & kFlagCompressed) != 0) {
+  if ((partial_checksum && inner.l4_header_bytes == 0) || (flags & kFlagCompressed) != 0) {
     return state_.drops.Count(Drop::bad_flags);
   }
   if (!OwnsSource(peer, plain)) return state_.drops.Count(Drop::spoofed_source);
@@ -255,6 +372,8 @@ void Receiver::AfterFlush() {
   coalescer_.Clear();
   for (size_t i = 0; i < held_used_; ++i) held_[i].reset();
   held_used_ = 0;
+  for (size_t i = 0; i < held_slots_used_; ++i) bonds_.slab().Return(held_slots_[i]);
+  held_slots_used_ = 0;
 }
 
 // In the middle of a batch, when a table is full. The read that is being taken apart is not among

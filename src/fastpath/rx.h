@@ -11,10 +11,14 @@ namespace braid {
 
 class Receiver {
  public:
-  Receiver(WorkerState& state, Transmitter& transmitter);
+  Receiver(WorkerState& state, Transmitter& transmitter, Bonds& bonds);
 
   // What one read brought; `handed` when another thread read it.
   void OnDatagrams(PacketPtr packet, const Incoming& incoming, bool handed);
+
+  // What a bond has held and is to be delivered now.
+  void DeliverReady(PeerSlot peer, Bond& bond);
+  void DeliverSlot(PeerSlot peer, Session& session, SlotId id);
 
   // Queues the packets for TUN with the backend.
   void FinishWrites();
@@ -37,7 +41,8 @@ class Receiver {
   struct Stream {
     SessionTable::Entry entry;
     Session* session = nullptr;  // nullptr: nothing was looked up yet
-    LaneState* lane = nullptr;   // nullptr: the lane has opened nothing yet
+    LaneRef lane;                // unset: the lane has opened nothing yet
+    Bond* bond = nullptr;        // of a bond's lane
     uint8_t lane_id = 0;
     uint8_t path = 0;
     bool source_followed = false;
@@ -51,18 +56,24 @@ class Receiver {
   void OnDatagram(MutableBytes datagram, const Incoming& incoming, bool handed, Stream& stream);
   std::optional<Drop> Find(const Header& header, Stream& stream);
   const SessionTable::Entry* FindEntry(uint32_t session);
-  void HandToOwner(uint8_t lane, Bytes datagram, const Incoming& incoming);
+  bool Owns(const Header& header, PeerSlot peer) const;
+  void HandToOwner(int worker, Bytes datagram, const Incoming& incoming);
   void TellSlowPath(Bytes datagram, const Incoming& incoming);
   std::optional<Drop> Open(Stream& stream, const Header& header, MutableBytes datagram,
                            LaneReceiver::Opened& opened);
   void FollowSource(Stream& stream, const Incoming& incoming, bool newest);
+  void OnBonded(const Stream& stream, const Incoming& incoming, const Header& header,
+                const LaneReceiver::Opened& opened, size_t datagram_bytes);
+  // False when there is nothing.
+  bool DeliverRecovered(const Stream& stream);
   void OnControl(const Stream& stream, const Incoming& incoming, Bytes plain);
-  void OnData(PeerSlot peer, Session& session, const Header& header, MutableBytes plain);
+  void OnData(PeerSlot peer, Session& session, uint8_t flags, MutableBytes plain);
   bool OwnsSource(PeerSlot peer, Bytes packet);
   void FlushAll();
 
   WorkerState& state_;
   Transmitter& transmitter_;
+  Bonds& bonds_;
   Coalescer coalescer_;
   CarryOutCommands carry_out_commands_ = nullptr;
   void* worker_ = nullptr;
@@ -71,6 +82,9 @@ class Receiver {
   static constexpr size_t kMaxHeld = kReceiveBuffers * 2;
   std::array<PacketPtr, kMaxHeld> held_;
   size_t held_used_ = 0;
+  static constexpr size_t kMaxHeldSlots = 256;
+  std::array<SlotId, kMaxHeldSlots> held_slots_;
+  size_t held_slots_used_ = 0;
   std::span<WriteRequest> writes_;
 
   // The last inner source that was looked up: packets come in runs.

@@ -14,18 +14,35 @@
 
 namespace braid {
 
-struct LaneState {
+// Where packets come from over each path, and may be answered.
+struct Sources {
   struct Path {
     SourceTracker source;
     uint32_t version = 0;  // of the PathState that the source was learned under
   };
-
-  uint8_t id = 0;
+  std::array<Path, kMaxPaths> paths;
   TimeNs hello_sent_ns = 0;
+};
+
+struct LaneState {
+  uint8_t id = 0;
   LaneSender sender;
   LaneReceiver receiver;
-  std::array<Path, kMaxPaths> paths;
+  Sources sources;
 };
+
+// A lane of a worker, or one of a bond, which has its sources for all its lanes.
+struct LaneRef {
+  uint8_t id = 0;
+  LaneSender* sender = nullptr;
+  LaneReceiver* receiver = nullptr;
+  Sources* sources = nullptr;  // tells trains apart too: what has the same sources may share one
+
+  explicit operator bool() const { return sender != nullptr; }
+};
+inline LaneRef RefOf(LaneState& lane) {
+  return {lane.id, &lane.sender, &lane.receiver, &lane.sources};
+}
 
 struct PathTraffic {
   Counter rx_bytes;  // of whole datagrams
@@ -33,6 +50,12 @@ struct PathTraffic {
   Counter rx_datagrams;
   Counter rx_expected;  // datagrams that the peer has sent, as far as its path_seq tells
   Counter tx_datagrams;
+
+  void BeginAnew() {
+    for (Counter* one : {&rx_bytes, &tx_bytes, &rx_datagrams, &rx_expected, &tx_datagrams}) {
+      one->Reset();
+    }
+  }
 };
 
 struct Session {
@@ -40,9 +63,13 @@ struct Session {
   uint16_t mtu = 0;  // the largest inner packet that both ends agreed on
   uint8_t active_path = 0;
   bool has_path = false;
+  bool bonded = false;  // what goes to it goes to the worker that has its bond
   std::array<PathState, kMaxPaths> paths;
   std::vector<LaneState*> lanes;  // by lane / workers; nullptr until the lane's first packet
   TimeNs handshake_asked_ns = 0;
+  // What was sent without the bond since its worker was told of that.
+  TimeNs direct_since_ns = 0;
+  uint32_t direct_packets = 0;
 
   // Read by the slow path.
   std::array<PathTraffic, kMaxPaths> traffic;

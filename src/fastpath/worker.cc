@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <future>
 #include <string>
 
@@ -23,7 +24,12 @@ void ForbidAllocation(bool forbid) {
 }  // namespace
 
 Worker::Worker(const WorkerOptions& options, WorkerMailbox& mailbox)
-    : state_(options), mailbox_(mailbox), transmitter_(state_), receiver_(state_, transmitter_) {
+    : state_(options),
+      mailbox_(mailbox),
+      trains_(state_),
+      bonds_(state_, trains_),
+      transmitter_(state_, trains_, bonds_),
+      receiver_(state_, transmitter_, bonds_) {
   receiver_.SetCarryOutCommands(
       [](void* worker) { static_cast<Worker*>(worker)->CarryOutCommands(); }, this);
 }
@@ -69,10 +75,8 @@ absl::Status Worker::Prepare() {
   if (!backend.ok()) return backend.status();
   state_.backend = std::move(*backend);
   if (absl::Status s = state_.backend->AddTun(state_.options.tun_fd); !s.ok()) return s;
-  for (size_t id = 0; id < state_.options.sockets.size(); ++id) {
-    absl::Status s =
-        state_.backend->AddSocket(state_.options.sockets[id].fd, static_cast<uint16_t>(id));
-    if (!s.ok()) return s;
+  for (const WorkerSocket& socket : state_.options.sockets) {
+    if (absl::Status s = AddSocket(socket); !s.ok()) return s;
   }
   return state_.backend->AddWake(mailbox_.doorbell.fd());
 }
@@ -83,7 +87,7 @@ void Worker::Run() {
     mailbox_.doorbell.AnnounceSleep();
     const bool waiting = mailbox_.commands.Empty() && mailbox_.packets.Empty();
     batch_has_time_ = false;
-    state_.backend->Poll(waiting ? kSleepNs : 0, *this);
+    state_.backend->Poll(waiting ? SleepTime() : 0, *this);
     mailbox_.doorbell.AnnounceAwake();
     TakeHandedPackets();
     CarryOutCommands();
@@ -91,6 +95,13 @@ void Worker::Run() {
   }
   ForbidAllocation(false);
   state_.backend.reset();
+}
+
+// Until the next bond is due. While any is, each batch has read the time.
+DurationNs Worker::SleepTime() const {
+  const TimeNs due_ns = bonds_.NextDue();
+  if (due_ns <= state_.now_ns) return 0;
+  return std::min(due_ns - state_.now_ns, kSleepNs);
 }
 
 void Worker::BeginBatch() {
@@ -106,7 +117,7 @@ void Worker::OnTunPacket(PacketPtr packet) {
 
 void Worker::OnDatagrams(PacketPtr packet, const Arrival& arrival) {
   BeginBatch();
-  const WorkerSocket& socket = state_.options.sockets[arrival.socket_id];
+  const WorkerSocket& socket = state_.sockets[arrival.socket_id];
   const Route back{arrival.source, socket.answers_from_local ? arrival.local : IpAddress{},
                    socket.group};
   receiver_.OnDatagrams(std::move(packet), {back, socket.lane, arrival.datagram_bytes}, false);
@@ -116,10 +127,19 @@ void Worker::TakeHandedPackets() {
   HandedPacket handed;
   for (int i = 0; i < kHandedPacketsPerBatch && mailbox_.packets.TryPop(handed); ++i) {
     BeginBatch();
-    if (handed.from == HandedPacket::From::kTun) {
-      transmitter_.OnTunPacket(std::move(handed.packet), true);
-    } else {
-      receiver_.OnDatagrams(std::move(handed.packet), handed.incoming, true);
+    switch (handed.from) {
+      case HandedPacket::From::kTun:
+        transmitter_.OnTunPacket(std::move(handed.packet), true);
+        break;
+      case HandedPacket::From::kNetwork:
+        receiver_.OnDatagrams(std::move(handed.packet), handed.incoming, true);
+        break;
+      case HandedPacket::From::kDirect:
+        bonds_.NoteDirect(handed.peer);
+        break;
+      case HandedPacket::From::kBond:
+        state_.sessions[handed.peer]->bonded = handed.bonded;
+        break;
     }
   }
 }
@@ -127,6 +147,7 @@ void Worker::TakeHandedPackets() {
 void Worker::CarryOutCommands() {
   Command command;
   while (mailbox_.commands.TryPop(command)) {
+    BeginBatch();
     CarryOut(command);
     mailbox_.commands_done.fetch_add(1, std::memory_order_release);
   }
@@ -147,12 +168,18 @@ void Worker::CarryOut(const Command& command) {
     case Command::Type::kSendUnder:
       session->send_keypair = command.keypair;
       session->mtu = command.mtu;
+      if (state_.HasBond(command.peer)) bonds_.OnPathsChanged(command.peer, *session);
       break;
     case Command::Type::kRemoveKeypair:
-      if (session->send_keypair == command.keypair) session->send_keypair = nullptr;
+      if (session->send_keypair == command.keypair) {
+        session->send_keypair = nullptr;
+        bonds_.OnSessionEnd(command.peer);
+      }
       state_.sessions_by_index.Erase(command.keypair->local_index);
       break;
     case Command::Type::kSetPath:
+      if (!session->paths[command.path].route.remote.is_set())
+        BeginPath(command.peer, command.path);
       session->paths[command.path].route = command.route;
       ++session->paths[command.path].version;
       break;
@@ -160,16 +187,86 @@ void Worker::CarryOut(const Command& command) {
       session->active_path = command.path;
       session->has_path = true;
       break;
+    case Command::Type::kSetPathUp:
+      session->paths[command.path].up = command.up;
+      session->paths[command.path].options = command.path_options;
+      if (state_.HasBond(command.peer)) bonds_.OnPathsChanged(command.peer, *session);
+      break;
+    case Command::Type::kSetClassRules:
+      bonds_.SetClassRules(command.class_rules);
+      break;
+    case Command::Type::kSetBond:
+      bonds_.SetOptions(command.bond);
+      break;
+    case Command::Type::kSetPeerMode:
+      if (state_.HasBond(command.peer)) bonds_.SetMode(command.peer, command.mode);
+      break;
+    case Command::Type::kEndPath:
+      session->paths[command.path].route = {};
+      session->paths[command.path].up = false;
+      if (state_.HasBond(command.peer)) bonds_.OnPathsChanged(command.peer, *session);
+      ++session->paths[command.path].version;
+      break;
+    case Command::Type::kAddSockets:
+      AddSockets(*command.sockets);
+      break;
+    case Command::Type::kRemoveSockets:
+      RemoveSockets(command.group);
+      break;
     case Command::Type::kStop:
       stopping_ = true;
       break;
   }
 }
 
+// What an earlier path of this id lost on its way is no loss of this one, nor are its bytes this
+// one's. The sender's own count goes on.
+void Worker::BeginPath(PeerSlot peer, uint8_t path) {
+  Session& session = *state_.sessions[peer];
+  for (LaneState* lane : session.lanes) {
+    if (lane != nullptr) lane->receiver.ForgetPath(path);
+  }
+  session.traffic[path].BeginAnew();
+  if (Bond* bond = bonds_.Find(peer)) bond->ForgetPath(path);
+}
+
+absl::Status Worker::AddSocket(const WorkerSocket& socket) {
+  return state_.backend->AddSocket(socket.fd, state_.sockets.Put(socket));
+}
+
+void Worker::AddSockets(const SocketGroup& group) {
+  ForbidAllocation(false);  // an error has a text
+  for (const WorkerSocket& socket : group.by_worker[static_cast<size_t>(state_.options.index)]) {
+    const absl::Status status = AddSocket(socket);
+    if (status.ok()) continue;
+    RemoveSockets(group.group);
+    Event event;
+    event.type = Event::Type::kNoSockets;
+    event.group = group.group;
+    const auto why = status.message();
+    event.length = static_cast<uint16_t>(std::min(why.size(), event.bytes.size()));
+    std::copy_n(why.begin(), event.length, event.bytes.begin());
+    state_.Tell(std::move(event));
+    break;
+  }
+  ForbidAllocation(true);
+}
+
+// Once this command is passed the sockets may be closed, so nothing may be on its way through them.
+void Worker::RemoveSockets(uint16_t group) {
+  trains_.FlushAll();
+  state_.sockets.Clear(group, [this](int fd) { state_.backend->RemoveSocket(fd); });
+}
+
 void Worker::FinishBatch() {
-  transmitter_.CloseTrains();
+  if (bonds_.NextDue() != kNever) {
+    BeginBatch();
+    bonds_.Run([this](PeerSlot peer, Bond& bond) { receiver_.DeliverReady(peer, bond); });
+  }
+  trains_.Close();
   receiver_.FinishWrites();
   state_.backend->Flush();
+  trains_.AfterFlush();
   transmitter_.AfterFlush();
   receiver_.AfterFlush();
   affinity_.OnBatch(state_.now_ns);

@@ -27,6 +27,7 @@ class Worker final : private Backend::Sink {
 
   // What the slow path may read while the worker runs: counters, and what Start() has fixed.
   const WorkerState& state() const { return state_; }
+  const Bonds& bonds() const { return bonds_; }
   std::string_view backend_name() const { return state_.backend->name(); }
 
  private:
@@ -34,15 +35,22 @@ class Worker final : private Backend::Sink {
   void Run();
   void OnTunPacket(PacketPtr packet) override;
   void OnDatagrams(PacketPtr packet, const Arrival& arrival) override;
+  DurationNs SleepTime() const;
   void BeginBatch();
   void TakeHandedPackets();
   void CarryOutCommands();
   void CarryOut(const Command& command);
+  void BeginPath(PeerSlot peer, uint8_t path);
+  absl::Status AddSocket(const WorkerSocket& socket);
+  void AddSockets(const SocketGroup& group);
+  void RemoveSockets(uint16_t group);
   void FinishBatch();
 
   WorkerState state_;
   CpuAffinity affinity_;
   WorkerMailbox& mailbox_;
+  Trains trains_;
+  Bonds bonds_;
   Transmitter transmitter_;
   Receiver receiver_;
   bool stopping_ = false;

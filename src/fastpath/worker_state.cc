@@ -20,18 +20,11 @@ WorkerState::WorkerState(const WorkerOptions& worker_options)
     : options(worker_options),
       sessions_by_index(options.max_peers * kKeypairsPerPeer),
       sessions(options.max_peers),
-      lane_pool(options.max_peers * LanesPerWorker(options)) {
+      lane_pool(options.max_peers * LanesPerWorker(options)),
+      sockets(options.lanes, options.workers) {
   for (auto& session : sessions) {
     session = std::make_unique<Session>();
     session->lanes.resize(LanesPerWorker(options));
-  }
-  for (const WorkerSocket& socket : options.sockets) {
-    if (socket.group >= group_fds.size()) group_fds.resize(socket.group + 1u);
-    auto& fds = group_fds[socket.group];
-    const size_t at =
-        socket.lane == Incoming::kAnyLane ? 0 : static_cast<size_t>(socket.lane / options.workers);
-    if (at >= fds.size()) fds.resize(at + 1, -1);
-    fds[at] = socket.fd;
   }
 }
 
@@ -43,13 +36,6 @@ LaneState* WorkerState::TakeLane(Session& session, uint8_t lane) {
     if (state != nullptr) lanes.Add(lane);
   }
   return state;
-}
-
-int WorkerState::SocketOf(uint16_t group, uint8_t lane) const {
-  if (group >= group_fds.size() || group_fds[group].empty()) return -1;
-  const auto& fds = group_fds[group];
-  const size_t at = static_cast<size_t>(lane / options.workers);
-  return fds.size() == 1 ? fds[0] : at < fds.size() ? fds[at] : -1;
 }
 
 void WorkerState::HandTo(int worker, HandedPacket&& handed, uint64_t packets) {

@@ -12,19 +12,13 @@
 #include "fastpath/mailbox.h"
 #include "fastpath/session.h"
 #include "fastpath/session_table.h"
+#include "fastpath/socket_table.h"
 #include "io/backend.h"
 #include "io/tun.h"
 
 namespace braid {
 
-// A UDP socket that a worker owns. A client has one for each of the worker's lanes on each path, a
-// server one for each listening address.
-struct WorkerSocket {
-  int fd = -1;
-  uint16_t group = 0;  // which path or listening address
-  int16_t lane = Incoming::kAnyLane;
-  bool answers_from_local = false;  // bound to no address: answers from the one it was spoken to
-};
+struct WorkerState;
 
 // Fixed at start.
 struct WorkerOptions {
@@ -32,13 +26,17 @@ struct WorkerOptions {
   int workers = 1;
   int cpu = -1;  // to be pinned to; -1: not pinned
   size_t max_peers = 1;
+  size_t max_inner_bytes = kMaxMtu;  // that the device gives
   int lanes = kDefaultLanes;
   int tun_fd = -1;
   TunOffloads offloads;
   int max_gso_datagrams = 1;
   BackendChoice io = BackendChoice::kAuto;
-  std::vector<WorkerSocket> sockets;
+  std::vector<WorkerSocket> sockets;      // to begin with
   std::vector<WorkerMailbox*> mailboxes;  // of all workers, by index
+  // All workers, for their counters; the vector is filled before the first one runs, and outlives
+  // them.
+  const std::vector<const WorkerState*>* group = nullptr;
   SlowPathMailbox* slow_path = nullptr;
 };
 
@@ -55,9 +53,14 @@ struct WorkerState {
   // The lane's state, from the pool if it has none yet. nullptr when the pool is empty.
   LaneState* TakeLane(Session& session, uint8_t lane);
   bool Owns(uint8_t lane) const { return lane % options.workers == options.index; }
+  // All of a peer's bond is one worker's.
+  int BondWorkerOf(PeerSlot peer) const {
+    return static_cast<int>(peer % static_cast<PeerSlot>(options.workers));
+  }
+  bool HasBond(PeerSlot peer) const { return BondWorkerOf(peer) == options.index; }
 
   // The socket to send `lane` through. -1 when the group does not exist.
-  int SocketOf(uint16_t group, uint8_t lane) const;
+  int SocketOf(uint16_t group, uint8_t lane) const { return sockets.Find(group, lane); }
 
   // `packets` is how many inner packets that is.
   void HandTo(int worker, HandedPacket&& handed, uint64_t packets);
@@ -78,7 +81,7 @@ struct WorkerState {
   SessionTable sessions_by_index;
   std::vector<std::unique_ptr<Session>> sessions;  // by peer slot
   LanePool lane_pool;
-  std::vector<std::vector<int>> group_fds;  // by group, then by lane / workers or just one
+  SocketTable sockets;
 
   // Read by the slow path.
   DropCounters drops;

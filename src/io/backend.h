@@ -7,8 +7,9 @@
 // alive and unchanged until Flush() returns; by then the kernel has taken or refused each one, and
 // `error` tells which. Requests leave in the order in which they were queued, per descriptor.
 //
-// After the descriptors are added nothing here allocates. A descriptor that was added stays open
-// until the backend is gone: its number must not come to mean another file.
+// A descriptor that was added stays open until the backend is gone, or until RemoveSocket() has
+// returned: its number must not come to mean another file. Nothing here allocates once the backend
+// is made, but for the text of an error.
 #pragma once
 
 #include <sys/uio.h>
@@ -68,7 +69,8 @@ class Backend {
     ~Sink() = default;
   };
 
-  // At most this many requests of each kind between two flushes.
+  // At most this many requests of each kind between two flushes. One through a descriptor that was
+  // not added, or was removed, fails with EBADF.
   static constexpr int kMaxSends = 128;
   static constexpr int kMaxWrites = 512;
 
@@ -79,6 +81,10 @@ class Backend {
   virtual absl::Status AddSocket(int fd, uint16_t socket_id) = 0;
   // An eventfd: writing to it ends a Poll().
   virtual absl::Status AddWake(int fd) = 0;
+  // Lets go of a socket, at any time, also within a call of the sink, but not between a Send()
+  // through it and the next Flush(). Nothing of it reaches the sink from here on, also when its
+  // number is added again at once. The file itself is let go of within the next few Polls.
+  virtual void RemoveSocket(int fd) = 0;
 
   // Waits until something arrives, the wake descriptor is written, or `timeout_ns` has passed
   // (0: does not wait), then hands what is there to the sink, one batch at most.

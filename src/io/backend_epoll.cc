@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/limits.h"
@@ -17,10 +19,13 @@ namespace {
 
 constexpr int kEvents = 32;
 constexpr int kReadsPerSocket = 16;  // before the next descriptor has its turn
+constexpr int kDescriptors = 1 << 16;
 
 class EpollBackend final : public Backend {
  public:
-  EpollBackend(PacketPool& pool, UniqueFd epoll) : pool_(pool), epoll_(std::move(epoll)) {}
+  EpollBackend(PacketPool& pool, UniqueFd epoll) : pool_(pool), epoll_(std::move(epoll)) {
+    added_.reserve(kDescriptors);
+  }
 
   std::string_view name() const override { return "epoll"; }
 
@@ -30,14 +35,24 @@ class EpollBackend final : public Backend {
   }
   absl::Status AddWake(int fd) override { return Add(fd, Source::kWake, 0); }
 
+  void RemoveSocket(int fd) override {
+    if (!IsAdded(fd)) return;
+    added_[static_cast<size_t>(fd)] = false;
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+    // What this batch still has of it is void, or another socket of this number would be read.
+    for (int i = 0; i < ready_; ++i) {
+      if (static_cast<int>(events_[i].data.u64 & 0xffffffff) == fd) events_[i].data.u64 = kNothing;
+    }
+    if (reading_fd_ == fd) reading_fd_ = -1;
+  }
+
   void Poll(DurationNs timeout_ns, Sink& sink) override {
-    epoll_event events[kEvents];
     const timespec timeout{static_cast<time_t>(timeout_ns / kSecondNs),
                            static_cast<long>(timeout_ns % kSecondNs)};
     socket_reads_left_ = kReceiveBuffers;
-    const int ready = epoll_pwait2(epoll_.get(), events, kEvents, &timeout, nullptr);
-    for (int i = 0; i < ready; ++i) {
-      const uint64_t tag = events[i].data.u64;
+    ready_ = std::max(0, epoll_pwait2(epoll_.get(), events_.data(), kEvents, &timeout, nullptr));
+    for (int i = 0; i < ready_; ++i) {
+      const uint64_t tag = events_[i].data.u64;
       const int fd = static_cast<int>(tag & 0xffffffff);
       switch (static_cast<Source>(tag >> 48)) {
         case Source::kTun:
@@ -49,11 +64,18 @@ class EpollBackend final : public Backend {
         case Source::kWake:
           ReadWake(fd);
           break;
+        case Source::kNone:
+          break;
       }
     }
+    ready_ = 0;
   }
 
   void Send(SendRequest& request) override {
+    if (!IsAdded(request.fd)) {
+      request.error = EBADF;
+      return;
+    }
     if (request.segmentation_refused) return SendUnsegmented(request);
     SendMessage message;
     message.Fill(request, request.payload, IsSegmented(request));
@@ -62,6 +84,10 @@ class EpollBackend final : public Backend {
   }
 
   void Write(WriteRequest& request) override {
+    if (!IsAdded(request.fd)) {
+      request.error = EBADF;
+      return;
+    }
     const ssize_t written =
         writev(request.fd, request.parts.data(), static_cast<int>(request.parts.size()));
     request.error = written < 0 ? errno : 0;
@@ -70,9 +96,17 @@ class EpollBackend final : public Backend {
   void Flush() override {}  // each request was served when it was queued
 
  private:
-  enum class Source : uint64_t { kTun, kSocket, kWake };
+  enum class Source : uint64_t { kTun, kSocket, kWake, kNone };
+  static constexpr uint64_t kNothing = static_cast<uint64_t>(Source::kNone) << 48 | 0xffffffff;
+
+  bool IsAdded(int fd) const {
+    return fd >= 0 && static_cast<size_t>(fd) < added_.size() && added_[static_cast<size_t>(fd)];
+  }
 
   absl::Status Add(int fd, Source source, uint16_t id) {
+    if (fd >= kDescriptors) {
+      return absl::ResourceExhaustedError("epoll: too many open descriptors");
+    }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     epoll_event event{};
     event.events = EPOLLIN;
@@ -81,6 +115,8 @@ class EpollBackend final : public Backend {
     if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
       return absl::ErrnoToStatus(errno, "cannot watch a descriptor with epoll");
     }
+    if (static_cast<size_t>(fd) >= added_.size()) added_.resize(static_cast<size_t>(fd) + 1);
+    added_[static_cast<size_t>(fd)] = true;
     return absl::OkStatus();
   }
 
@@ -96,7 +132,9 @@ class EpollBackend final : public Backend {
   }
 
   void ReadSocket(int fd, uint16_t id, Sink& sink) {
+    reading_fd_ = fd;
     for (int i = 0; i < kReadsPerSocket && socket_reads_left_ > 0; ++i, --socket_reads_left_) {
+      if (reading_fd_ != fd) return;  // removed by the sink
       PacketPtr packet = pool_.Take();
       if (packet == nullptr) return;
       ReceiveMessage message({packet->data(), kPacketDataBytes});
@@ -120,6 +158,10 @@ class EpollBackend final : public Backend {
 
   PacketPool& pool_;
   UniqueFd epoll_;
+  std::vector<bool> added_;  // by descriptor
+  std::array<epoll_event, kEvents> events_{};
+  int ready_ = 0;
+  int reading_fd_ = -1;
   int socket_reads_left_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <liburing.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -109,6 +110,8 @@ class UringBackend final : public Backend {
   explicit UringBackend(PacketPool& pool) : pool_(pool) {
     sources_.reserve(kMaxFiles);
     fixed_index_.resize(kMaxFiles, -1);
+    free_slots_.reserve(kMaxFiles);
+    for (int slot = kMaxFiles; slot-- > 0;) free_slots_.push_back(static_cast<int16_t>(slot));
     receive_message_.msg_namelen = sizeof(sockaddr_in6);
     receive_message_.msg_controllen = kReceiveControlBytes;
   }
@@ -166,11 +169,30 @@ class UringBackend final : public Backend {
   }
   absl::Status AddWake(int fd) override { return Add(fd, Source::kWake, 0); }
 
+  // A multishot read that was cancelled still completes, and others of it may be on their way: its
+  // place among the sources, by which they are known, and its registered file are free only then.
+  void RemoveSocket(int fd) override {
+    if (FixedIndex(fd) < 0) return;
+    fixed_index_[fd] = -1;
+    for (size_t i = 0; i < sources_.size(); ++i) {
+      ArmedSource& source = sources_[i];
+      if (source.fd != fd || source.state != State::kUsed) continue;
+      source.state = State::kClosing;
+      if (!source.armed) {
+        Release(source);
+        continue;
+      }
+      io_uring_sqe* sqe = NextSubmission();
+      io_uring_prep_cancel64(sqe, Tag(source.kind, i), 0);
+      sqe->user_data = Tag(Source::kCancel, i);
+    }
+  }
+
   void Poll(DurationNs timeout_ns, Sink& sink) override {
     datagrams_.Refill(pool_);
     tun_packets_.Refill(pool_);
     for (size_t i = 0; i < sources_.size(); ++i) {
-      if (!sources_[i].armed) Arm(i);
+      if (!sources_[i].armed && sources_[i].state == State::kUsed) Arm(i);
     }
     if (backlog_size_ == 0) {
       __kernel_timespec timeout{static_cast<int64_t>(timeout_ns / kSecondNs),
@@ -187,6 +209,10 @@ class UringBackend final : public Backend {
   }
 
   void Send(SendRequest& request) override {
+    if (FixedIndex(request.fd) < 0) {
+      request.error = EBADF;
+      return;
+    }
     if (request.segmentation_refused) return SendUnsegmented(request);
     SendMessage& message = messages_[sends_];
     message.Fill(request, request.payload, IsSegmented(request));
@@ -198,6 +224,10 @@ class UringBackend final : public Backend {
   }
 
   void Write(WriteRequest& request) override {
+    if (FixedIndex(request.fd) < 0) {
+      request.error = EBADF;
+      return;
+    }
     io_uring_sqe* sqe = NextSubmission();
     io_uring_prep_writev(sqe, FixedIndex(request.fd), request.parts.data(),
                          static_cast<unsigned>(request.parts.size()), 0);
@@ -219,12 +249,15 @@ class UringBackend final : public Backend {
   }
 
  private:
-  enum class Source : uint8_t { kTun, kSocket, kWake, kSend, kWrite };
+  enum class Source : uint8_t { kTun, kSocket, kWake, kSend, kWrite, kCancel };
+  enum class State : uint8_t { kFree, kUsed, kClosing };
 
   struct ArmedSource {
     Source kind;
+    State state;
     bool armed;
     uint16_t socket_id;
+    int16_t slot;  // of the registered file
     int fd;
   };
 
@@ -247,25 +280,39 @@ class UringBackend final : public Backend {
   }
 
   absl::Status Add(int fd, Source kind, uint16_t socket_id) {
-    if (fd >= kMaxFiles || sources_.size() == kMaxFiles) {
+    const auto place =
+        std::find_if(sources_.begin(), sources_.end(),
+                     [](const ArmedSource& source) { return source.state == State::kFree; });
+    if (fd >= kMaxFiles || free_slots_.empty() ||
+        (place == sources_.end() && sources_.size() == kMaxFiles)) {
       return absl::ResourceExhaustedError("io_uring: too many descriptors for one worker");
     }
     if (fixed_index_[fd] < 0) {
-      const int slot = files_;
+      const int16_t slot = free_slots_.back();
       const int result =
           io_uring_register_files_update(&ring_, static_cast<unsigned>(slot), &fd, 1);
-      if (result >= 0) {
-        fixed_index_[fd] = static_cast<int16_t>(slot);
-        ++files_;
-      } else {
-        return UringError(result, "the kernel refuses to register a descriptor");
-      }
+      if (result < 0) return UringError(result, "the kernel refuses to register a descriptor");
+      fixed_index_[fd] = slot;
+      free_slots_.pop_back();
     }
-    sources_.push_back({kind, false, socket_id, fd});
+    const ArmedSource added{kind, State::kUsed, false, socket_id, fixed_index_[fd], fd};
+    if (place == sources_.end()) {
+      sources_.push_back(added);
+    } else {
+      *place = added;
+    }
     return absl::OkStatus();
   }
 
-  int FixedIndex(int fd) const { return fixed_index_[fd]; }
+  // Of a socket, which has one source.
+  void Release(ArmedSource& source) {
+    source.state = State::kFree;
+    int none = -1;
+    io_uring_register_files_update(&ring_, static_cast<unsigned>(source.slot), &none, 1);
+    free_slots_.push_back(source.slot);
+  }
+
+  int FixedIndex(int fd) const { return fd < 0 || fd >= kMaxFiles ? -1 : fixed_index_[fd]; }
 
   // With many sockets the reads to be armed may have filled the queue; a submission empties it.
   io_uring_sqe* NextSubmission() {
@@ -322,6 +369,8 @@ class UringBackend final : public Backend {
           write_requests_[index]->error = cqe->res < 0 ? -cqe->res : 0;
           --in_flight_;
           break;
+        case Source::kCancel:
+          break;
         default:
           backlog_[backlog_size_++] = {cqe->user_data, cqe->res, cqe->flags};
           break;
@@ -333,10 +382,16 @@ class UringBackend final : public Backend {
 
   void Dispatch(const Completion& completion, Sink& sink) {
     ArmedSource& source = sources_[completion.tag & 0xffffffff];
-    if ((completion.flags & IORING_CQE_F_MORE) == 0) source.armed = false;
+    const bool is_closing = source.state == State::kClosing;
+    if ((completion.flags & IORING_CQE_F_MORE) == 0) {
+      source.armed = false;
+      if (is_closing) Release(source);
+    }
     if ((completion.flags & IORING_CQE_F_BUFFER) == 0) return;  // a wake, or an error: armed again
     const unsigned buffer = completion.flags >> IORING_CQE_BUFFER_SHIFT;
-    if (source.kind == Source::kTun) {
+    if (is_closing) {
+      datagrams_.TakeBack(buffer);
+    } else if (source.kind == Source::kTun) {
       PacketPtr packet = tun_packets_.TakeBack(buffer);
       if (completion.result <= 0) return;
       packet->length = static_cast<uint32_t>(completion.result);
@@ -370,7 +425,7 @@ class UringBackend final : public Backend {
   BufferGroup tun_packets_;
   std::vector<ArmedSource> sources_;
   std::vector<int16_t> fixed_index_;  // by descriptor
-  int files_ = 0;
+  std::vector<int16_t> free_slots_;   // of the registered files
   msghdr receive_message_{};
   uint64_t wake_count_ = 0;
 

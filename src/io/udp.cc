@@ -13,7 +13,8 @@
 namespace braid {
 namespace {
 
-constexpr int kLaneOffset = 8;  // in the header
+constexpr int kSessionOffset = 4;  // in the header
+constexpr int kLaneOffset = 8;
 
 bool Set(int fd, int level, int option, int value) {
   return setsockopt(fd, level, option, &value, sizeof(value)) == 0;
@@ -144,7 +145,9 @@ absl::Status AttachLaneSteering(const UdpSocket& socket, int workers) {
   // The program sees the datagram's payload. One too short to have a lane goes to the first socket.
   sock_filter code[] = {
       BPF_STMT(BPF_LD | BPF_B | BPF_ABS, kLaneOffset),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kSlowLane, 2, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kSlowLane, 4, 0),
+      BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, kFirstBondLane, 0, 1),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kSessionOffset),
       BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, static_cast<uint32_t>(workers)),
       BPF_STMT(BPF_RET | BPF_A, 0),
       BPF_STMT(BPF_RET | BPF_K, static_cast<uint32_t>(workers)),

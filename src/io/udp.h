@@ -43,7 +43,8 @@ uint32_t ReceiveQueueDrops(int fd);
 int ProbeMaxGsoDatagrams();
 
 // Of the sockets that share one port, in the order of their binding: a datagram of lane n goes to
-// socket n % workers, one of the slow lane to the socket after those. Attached to any one of them.
+// socket n % workers, one of a bond's lanes to socket (session index) % workers, one of the slow
+// lane to the socket after those. Attached to any one of them.
 absl::Status AttachLaneSteering(const UdpSocket& socket, int workers);
 
 }  // namespace braid

@@ -33,7 +33,18 @@ constexpr double kMaxKeepaliveSeconds = 60;
 
 // In the order of the enumerators.
 constexpr std::array<std::string_view, 2> kRoles = {"client", "server"};
-constexpr std::array<std::string_view, 3> kBondingModes = {"stripe", "preferred", "redundant"};
+constexpr std::array<std::string_view, 2> kPortProtocols = {"udp", "tcp"};
+constexpr std::string_view kRepairs[] = {"auto", "off"};
+constexpr double kMinFecRatio = 0.01;
+constexpr double kMaxFecRatio = 1;
+constexpr int kMaxReorderMs = 2000;
+constexpr double kMinPathWeight = 0.01;
+constexpr double kMaxPathWeight = 100;
+constexpr double kMinPathMbps = 0.1;
+constexpr double kMaxPathMbps = 100'000;
+constexpr double kBytesPerGb = 1e9;
+constexpr double kMinQuotaGb = 0.001;
+constexpr double kMaxQuotaGb = 1'000'000;
 constexpr std::array<std::string_view, 2> kLogFormats = {"text", "json"};
 constexpr std::array<std::string_view, kCiphers> kCipherNames = {"chacha20-poly1305",
                                                                  "aes-256-gcm"};
@@ -62,11 +73,16 @@ class ConfigReader {
   ConfigReader(std::string folder, Report& report) : folder_(std::move(folder)), report_(report) {}
 
   Config Read(const nlohmann::json& tree);
+  PathConfig ReadOnePath(const nlohmann::json& tree, const std::string& device);
+  PathChange ReadPathChange(const nlohmann::json& tree);
 
  private:
   void ReadNetwork(const Section& network);
   void ReadSecurity(const Section& security);
   void ReadTunnel(const Section& tunnel);
+  void ReadBonding(const Section& bonding);
+  void ReadFec(const Node& node);
+  void ReadClassRule(const Node& node, ClassRule& to);
   void ReadPaths(const Section& tunnel);
   void ReadListen(const Section& tunnel);
   void ReadPeers(const Section& tunnel);
@@ -76,7 +92,9 @@ class ConfigReader {
   void ReadLog(const Section& log);
 
   void ReadPath(const Node& node, PathConfig& to);
+  PathChange ReadPathOptions(const Section& path) const;
   void ReadPathSource(const Section& path, PathConfig& to);
+  void ReadQuota(const Node& node, std::optional<QuotaConfig>& to);
   Endpoint ReadListenAddress(const Node& node) const;
   void ReadPeer(const Node& node, PeerConfig& to);
   void ReadKeepalive(const Section& peer, PeerConfig& to) const;
@@ -153,8 +171,60 @@ void ConfigReader::ReadTunnel(const Section& tunnel) {
   ReadListen(tunnel);
   ReadPeers(tunnel);
   tunnel.Integer("lanes", 1, kMaxLanes, config_.tunnel.lanes);
-  tunnel.Sub("bonding", {"mode"}).Choice("mode", kBondingModes, config_.tunnel.bonding_mode);
+  ReadBonding(tunnel.Sub(
+      "bonding", {"mode", "pin_flows", "repair", "fec", "reorder_max_ms", "classes"}));
   if (const auto ciphers = tunnel.Find("ciphers")) ReadCiphers(*ciphers);
+}
+
+void ConfigReader::ReadBonding(const Section& bonding) {
+  BondOptions& to = config_.tunnel.bonding;
+  bonding.Choice("mode", kBondingModeNames, to.mode);
+  bonding.Boolean("pin_flows", to.pin_flows);
+  size_t repair = 0;
+  bonding.Choice("repair", kRepairs, repair);
+  to.repair = repair == 0;
+  if (const auto fec = bonding.Find("fec")) ReadFec(*fec);
+  int reorder_max_ms = static_cast<int>(to.reorder_max_ns / kMillisecondNs);
+  bonding.Integer("reorder_max_ms", 0, kMaxReorderMs, reorder_max_ms);
+  to.reorder_max_ns = static_cast<DurationNs>(reorder_max_ms) * kMillisecondNs;
+  const auto rules = bonding.Find("classes");
+  if (!rules) return;
+  for (const Node& node : rules->List(0, kMaxClassRules)) {
+    ReadClassRule(node, config_.tunnel.class_rules.emplace_back());
+  }
+}
+
+void ConfigReader::ReadClassRule(const Node& node, ClassRule& to) {
+  const Section rule(node, {"protocol", "ports", "class"});
+  if (!node.value().is_object()) return;
+  if (const auto protocol = rule.Need("protocol", "\"udp\" or \"tcp\"")) {
+    if (protocol->OneOf(kPortProtocols) == 1u) to.protocol = kProtocolTcp;
+  }
+  if (const auto ports = rule.Need("ports", "a list such as [5060, \"16384-32767\"]")) {
+    for (const Node& range : ports->List(1, kMaxPortRangesPerRule)) {
+      to.ports.push_back(ReadPorts(range).value_or(PortRange{}));
+    }
+  }
+  const auto name = rule.Need("class", "\"interactive\", \"bulk\" or \"realtime\"");
+  if (!name) return;
+  rule.Choice("class", kTrafficClassNames, to.traffic_class);
+  if (to.protocol == kProtocolTcp && to.traffic_class == TrafficClass::kRealtime) {
+    name->Warn("makes TCP slow: what is lost is not sent again, and nothing is put in order");
+  }
+}
+
+void ConfigReader::ReadFec(const Node& node) {
+  BondOptions& to = config_.tunnel.bonding;
+  const double ratio = node.value().is_number() ? node.value().get<double>() : 0;
+  if (ratio >= kMinFecRatio && ratio <= kMaxFecRatio) {
+    to.fec = FecMode::kRatio;
+    to.fec_ratio = ratio;
+  } else if (node.Is("auto")) {
+    to.fec = FecMode::kAuto;
+  } else if (!node.Is("off")) {
+    node.Wrong(absl::StrCat("must be \"off\", \"auto\" or a number from ", kMinFecRatio, " to ",
+                            kMaxFecRatio, ": how much parity for each packet"));
+  }
 }
 
 void ConfigReader::ReadPaths(const Section& tunnel) {
@@ -168,17 +238,27 @@ void ConfigReader::ReadPaths(const Section& tunnel) {
     paths.emplace_back().name = "default";
     return;
   }
+  if (list->value().is_string()) {
+    config_.tunnel.auto_paths = list->Is("auto");
+    if (!config_.tunnel.auto_paths) {
+      list->Wrong("must be a list of paths, or \"auto\" for each interface with a default route");
+    }
+    return;
+  }
   for (const Node& node : list->List(1, kMaxPaths)) ReadPath(node, paths.emplace_back());
 }
 
 void ConfigReader::ReadPath(const Node& node, PathConfig& to) {
-  const Section path(node, {"name", "address", "interface", "endpoint"});
+  const Section path(node, {"name", "address", "interface", "endpoint", "weight", "rate_mbps",
+                            "standby", "quota"});
   if (!node.value().is_object()) return;
   if (const auto name = path.Need("name", "a name for the path")) {
     to.name = ReadName(*name).value_or("");
     if (!to.name.empty()) path_names_.Add(to.name, *name, "is the same name as");
   }
   ReadPathSource(path, to);
+  ReadPathOptions(path).ApplyTo(to.bonding);
+  if (const auto quota = path.Find("quota")) ReadQuota(*quota, to.quota);
   if (const auto endpoint = path.Find("endpoint")) {
     to.endpoint = ReadHostPort(*endpoint).value_or(HostPort());
     const IpAddress& remote = to.endpoint->address;
@@ -186,6 +266,35 @@ void ConfigReader::ReadPath(const Node& node, PathConfig& to) {
       endpoint->Wrong("is not of the same family (IPv4, IPv6) as the path's address");
     }
   }
+}
+
+PathChange ConfigReader::ReadPathOptions(const Section& path) const {
+  PathChange options;
+  if (const auto weight = path.Find("weight")) {
+    options.weight = weight->Number(kMinPathWeight, kMaxPathWeight);
+  }
+  if (const auto rate = path.Find("rate_mbps")) {
+    if (rate->Is("auto")) {
+      options.fixed_bytes_per_s = 0;
+    } else if (rate->value().is_string()) {
+      rate->Wrong(
+          absl::StrCat("must be \"auto\" or a number from ", kMinPathMbps, " to ", kMaxPathMbps));
+    } else if (const auto mbps = rate->Number(kMinPathMbps, kMaxPathMbps)) {
+      options.fixed_bytes_per_s = static_cast<uint64_t>(*mbps * 1e6 / 8);
+    }
+  }
+  if (const auto standby = path.Find("standby")) options.standby = standby->Boolean();
+  return options;
+}
+
+void ConfigReader::ReadQuota(const Node& node, std::optional<QuotaConfig>& to) {
+  const Section quota(node, {"gb", "reset_day"});
+  if (!node.value().is_object()) return;
+  to.emplace();
+  quota.Integer("reset_day", 1, 31, to->reset_day);
+  const auto gb = quota.Need("gb", "a number of gigabytes a month, such as 50");
+  if (!gb) return;
+  to->bytes = static_cast<uint64_t>(gb->Number(kMinQuotaGb, kMaxQuotaGb).value_or(1) * kBytesPerGb);
 }
 
 void ConfigReader::ReadPathSource(const Section& path, PathConfig& to) {
@@ -294,6 +403,9 @@ void ConfigReader::ReadPeerEndpoints(const Section& peer, PeerConfig& to) {
 
 // Every path needs an endpoint, its own or one of the peer's, that its address can send to.
 void ConfigReader::CheckReach(const Section& peer, const PeerConfig& of) const {
+  if (config_.tunnel.auto_paths && of.endpoints.empty()) {
+    peer.Wrong("endpoints", "must have at least one, such as \"192.0.2.1:7700\"");
+  }
   for (const PathConfig& path : config_.tunnel.paths) {
     if (path.endpoint) continue;
     if (of.endpoints.empty()) {
@@ -387,6 +499,25 @@ void ConfigReader::ReadLog(const Section& log) {
   log.Choice("format", kLogFormats, config_.log.format);
 }
 
+PathConfig ConfigReader::ReadOnePath(const nlohmann::json& tree, const std::string& device) {
+  config_.network.device = device;
+  PathConfig path;
+  ReadPath(Node(tree, "", report_), path);
+  return path;
+}
+
+PathChange ConfigReader::ReadPathChange(const nlohmann::json& tree) {
+  const Section path(Node(tree, "", report_), {"name", "weight", "rate_mbps", "standby"});
+  PathChange change = ReadPathOptions(path);
+  if (const auto name = path.Need("name", "the name of a path")) {
+    change.name = ReadName(*name).value_or("");
+  }
+  if (!change.weight && !change.fixed_bytes_per_s && !change.standby) {
+    report_.Wrong("", "must have a \"weight\", a \"rate_mbps\" or a \"standby\" to be changed");
+  }
+  return change;
+}
+
 Config ConfigReader::Read(const nlohmann::json& tree) {
   const Section root(Node(tree, "", report_),
                      {"mode", "network", "security", "tunnel", "control", "performance", "log"});
@@ -413,6 +544,12 @@ std::optional<ConfigFormat> FormatOf(const std::filesystem::path& path) {
   return std::nullopt;
 }
 
+absl::Status FirstMistake(const LoadedConfig& loaded) {
+  const Mistake& first = loaded.mistakes.front();
+  const std::string where = first.pointer.empty() ? "the path" : first.pointer.substr(1);
+  return absl::InvalidArgumentError(absl::Utf8SafeCHexEscape(where) + " " + first.what);
+}
+
 LoadedConfig Failed(std::string what) {
   LoadedConfig loaded;
   loaded.mistakes.push_back({.what = std::move(what)});
@@ -433,6 +570,31 @@ std::string DescribeMistake(const std::string& file, const Mistake& mistake) {
                     " in the environment)");
   }
   return text;
+}
+
+absl::StatusOr<PathConfig> ParsePath(const nlohmann::json& tree, const std::string& device) {
+  if (!tree.is_object()) return absl::InvalidArgumentError("a path must be an object");
+  LoadedConfig loaded;
+  const Origins origins;
+  Report report(origins, loaded);
+  PathConfig path = ConfigReader("", report).ReadOnePath(tree, device);
+  if (loaded.mistakes.empty()) return path;
+  return FirstMistake(loaded);
+}
+
+void PathChange::ApplyTo(BondPathOptions& options) const {
+  options.weight = weight.value_or(options.weight);
+  options.fixed_bytes_per_s = fixed_bytes_per_s.value_or(options.fixed_bytes_per_s);
+  options.standby = standby.value_or(options.standby);
+}
+
+absl::StatusOr<PathChange> ParsePathChange(const nlohmann::json& tree) {
+  LoadedConfig loaded;
+  const Origins origins;
+  Report report(origins, loaded);
+  PathChange change = ConfigReader("", report).ReadPathChange(tree);
+  if (loaded.mistakes.empty()) return change;
+  return FirstMistake(loaded);
 }
 
 LoadedConfig ParseConfig(std::string_view text, ConfigFormat format, const std::string& folder,

@@ -7,21 +7,25 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "base/address.h"
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "bonding/bond_options.h"
 #include "fastpath/aead.h"
+#include "fastpath/class_rules.h"
 #include "slowpath/log.h"
+#include "slowpath/path_quota.h"
 
 namespace braid {
 
 enum class Role : uint8_t { kClient, kServer };  // "mode"
-enum class BondingMode : uint8_t { kStripe, kPreferred, kRedundant };
 
 // Where a peer is reached. `address` is set when `host` is one; else `host` is a name to resolve.
 struct HostPort {
@@ -56,6 +60,8 @@ struct PathConfig {
   IpAddress address;
   std::string interface;
   std::optional<HostPort> endpoint;  // nothing: the peer's first one
+  BondPathOptions bonding;
+  std::optional<QuotaConfig> quota;
 
   bool operator==(const PathConfig&) const = default;
 };
@@ -72,11 +78,13 @@ struct PeerConfig {
 };
 
 struct TunnelConfig {
-  std::vector<PathConfig> paths;  // of a client, at least one
+  std::vector<PathConfig> paths;  // of a client, at least one, or
+  bool auto_paths = false;        // one for each interface with a default route
   std::vector<Endpoint> listen;   // of a server, at least one
   std::vector<PeerConfig> peers;
   int lanes = kDefaultLanes;
-  BondingMode bonding_mode = BondingMode::kStripe;
+  BondOptions bonding;
+  std::vector<ClassRule> class_rules;  // the first that matches counts
   std::vector<Cipher> ciphers = {Cipher::kAes256Gcm, Cipher::kChaCha20Poly1305};
 
   bool operator==(const TunnelConfig&) const = default;
@@ -150,7 +158,7 @@ struct LoadedConfig {
 };
 
 inline constexpr size_t kMaxConfigBytes = 16 << 20;  // kMaxPeers with a prefix each
-inline constexpr size_t kMaxConfigMistakes = 200;  // that are told at once
+inline constexpr size_t kMaxConfigMistakes = 200;    // that are told at once
 
 // BRAID_SECTION__KEY=value overrides the file. BRAID_VECTORS and BRAID_TEST_… are no part of the
 // configuration. In the order of their names, so that the same variables give the same result.
@@ -165,5 +173,22 @@ enum class ConfigFormat : uint8_t { kJson, kYaml };
 // The same for a text; `folder` is where relative file names begin.
 [[nodiscard]] LoadedConfig ParseConfig(std::string_view text, ConfigFormat format,
                                        const std::string& folder, const Environment& environment);
+
+// A path that somebody asks for while the tunnel runs: the object that stands in "paths" of the
+// file, under the same rules. `device` is the tunnel's own.
+[[nodiscard]] absl::StatusOr<PathConfig> ParsePath(const nlohmann::json& path,
+                                                   const std::string& device);
+
+// What somebody wants to change of a path while the tunnel runs: {"name", "weight", "rate_mbps",
+// "standby"}, of which at least one besides the name; nothing where it is left as it is.
+struct PathChange {
+  std::string name;
+  std::optional<double> weight;
+  std::optional<uint64_t> fixed_bytes_per_s;  // 0: measured
+  std::optional<bool> standby;
+
+  void ApplyTo(BondPathOptions& options) const;
+};
+[[nodiscard]] absl::StatusOr<PathChange> ParsePathChange(const nlohmann::json& change);
 
 }  // namespace braid

@@ -174,6 +174,31 @@ std::optional<Key> ReadPublicKey(const Node& node) {
   return key;
 }
 
+std::optional<PortRange> ReadPorts(const Node& node) {
+  if (!node.value().is_string()) {
+    const auto port = node.Integer(1, UINT16_MAX);
+    if (!port) return std::nullopt;
+    return PortRange{static_cast<uint16_t>(*port), static_cast<uint16_t>(*port)};
+  }
+  const auto text = node.Text();
+  if (!text) return std::nullopt;
+  const std::vector<std::string> ends = absl::StrSplit(*text, '-');
+  uint32_t first = 0;
+  uint32_t last = 0;
+  const auto is_number = [](const std::string& end) {
+    return !end.empty() && std::all_of(end.begin(), end.end(), absl::ascii_isdigit);
+  };
+  const bool is_range = ends.size() <= 2 && is_number(ends.front()) && is_number(ends.back()) &&
+                        absl::SimpleAtoi(ends.front(), &first) &&
+                        absl::SimpleAtoi(ends.back(), &last);
+  if (is_range && first >= 1 && first <= last && last <= UINT16_MAX) {
+    return PortRange{static_cast<uint16_t>(first), static_cast<uint16_t>(last)};
+  }
+  node.Wrong(absl::StrCat(
+      "must be a port from 1 to 65535 or a range such as \"16384-32767\", but is ", Quote(*text)));
+  return std::nullopt;
+}
+
 std::optional<int> ReadAutoOrInteger(const Node& node, uint64_t min, uint64_t max) {
   if (node.Is("auto")) return std::nullopt;
   if (node.value().is_string()) {

@@ -33,6 +33,9 @@ std::optional<std::string> ReadInterfaceName(const Node& node);
 
 std::optional<Key> ReadPublicKey(const Node& node);
 
+// A port, or a range as text: "16384-32767".
+std::optional<PortRange> ReadPorts(const Node& node);
+
 // "auto", which gives nothing, or a whole number.
 std::optional<int> ReadAutoOrInteger(const Node& node, uint64_t min, uint64_t max);
 

@@ -69,6 +69,24 @@ absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
   return absl::OkStatus();
 }
 
+// A socket as the tunnel would use it; none when there is no way.
+UniqueFd Connected(const Endpoint& remote, const IpAddress& local, const std::string& interface) {
+  UniqueFd fd(socket(remote.address.is_v6() ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd) return {};
+  if (!interface.empty()) {
+    setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
+               static_cast<socklen_t>(interface.size()));
+  }
+  sockaddr_storage address;
+  if (local.is_set()) {
+    const socklen_t length = Endpoint{local, 0}.To(address);
+    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return {};
+  }
+  const socklen_t length = remote.To(address);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return {};
+  return fd;
+}
+
 }  // namespace
 
 absl::Status SetUpDevice(const std::string& name, const std::vector<IpPrefix>& addresses, int mtu) {
@@ -96,28 +114,13 @@ absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name) {
   return rtnl_link_get_stat(link.get(), RTNL_LINK_TX_DROPPED);
 }
 
-std::optional<int> RouteMtu(const Endpoint& remote, const IpAddress& local,
-                            const std::string& interface) {
-  const bool v6 = remote.address.is_v6();
-  const UniqueFd fd(socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd) return std::nullopt;
-  sockaddr_storage address;
-  if (local.is_set()) {
-    const socklen_t length = Endpoint{local, 0}.To(address);
-    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return std::nullopt;
-  }
-  if (!interface.empty()) {
-    setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
-               static_cast<socklen_t>(interface.size()));
-  }
-  socklen_t length = remote.To(address);
-  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return std::nullopt;
-  int mtu = 0;
-  length = sizeof(mtu);
-  const int result = v6 ? getsockopt(fd.get(), IPPROTO_IPV6, IPV6_MTU, &mtu, &length)
-                        : getsockopt(fd.get(), IPPROTO_IP, IP_MTU, &mtu, &length);
-  if (result != 0) return std::nullopt;
-  return mtu;
+IpAddress LocalAddressTowards(const Endpoint& remote, const IpAddress& local,
+                              const std::string& interface) {
+  const UniqueFd fd = Connected(remote, local, interface);
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  if (!fd || getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length) != 0) return {};
+  return Endpoint::From(address).address;
 }
 
 }  // namespace braid

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,10 +24,10 @@ namespace braid {
 // that its reader takes them from (the kernel's tx_dropped).
 absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name);
 
-// The MTU of the route to `remote`, as the kernel would send from `local` or `interface` (either
-// may be unset). Nothing when there is no route now.
-std::optional<int> RouteMtu(const Endpoint& remote, const IpAddress& local,
-                            const std::string& interface);
+// The address that the kernel would send from, where `local` or `interface` (either may be unset)
+// leave it the choice. Unset when there is no route now.
+IpAddress LocalAddressTowards(const Endpoint& remote, const IpAddress& local,
+                              const std::string& interface);
 
 // Outer headers in front of the sealed packet: IPv4 or IPv6, and UDP.
 constexpr int OuterHeaderBytes(bool v6) { return (v6 ? 40 : 20) + 8; }

@@ -1,6 +1,7 @@
 // The little that all users of rtnetlink (libnl-route) share.
 #pragma once
 
+#include <netlink/msg.h>
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 
@@ -19,6 +20,7 @@ struct NetlinkFreer {
     kFree(object);
   }
 };
+using NetlinkMessage = std::unique_ptr<nl_msg, NetlinkFreer<nlmsg_free>>;
 using NetlinkSocket = std::unique_ptr<nl_sock, NetlinkFreer<nl_socket_free>>;
 
 inline absl::Status NetlinkError(int error, const std::string& what) {

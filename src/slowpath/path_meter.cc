@@ -25,8 +25,13 @@ void PathMeters::Sample(PathsOf paths_of, TotalsOf totals_of, TimeNs now_ns) {
     for (size_t path = 0; path < paths; ++path) {
       Meter& meter = meters.paths[path];
       const auto now = totals_of(peer, static_cast<int>(path));
-      // The first sample is only where the next begins.
-      if (path < meters.sampled) meter.Measure(now, elapsed_s);
+      // Another path of the same id.
+      if (now.rx_datagrams < meter.last.rx_datagrams ||
+          now.tx_datagrams < meter.last.tx_datagrams) {
+        meter = {};
+      } else if (path < meters.sampled) {  // the first sample is only where the next begins
+        meter.Measure(now, elapsed_s);
+      }
       meter.last = now;
     }
     for (size_t path = paths; path < meters.sampled; ++path) {

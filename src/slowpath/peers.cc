@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "bonding/fec_block.h"
 #include "fastpath/header_drop.h"
 
 namespace braid {
@@ -15,6 +16,21 @@ namespace {
 // In a handshake's features: the sender's counters go on from an earlier session of this process.
 // Without it they begin anew, and so do the receiver's windows.
 constexpr uint32_t kFeatureContinues = 1 << 0;
+// The sender understands that a path is gone.
+constexpr uint32_t kFeaturePathGone = 1 << 1;
+// The sender answers probes of the MTU.
+constexpr uint32_t kFeatureProbes = 1 << 2;
+// The sender knows of a bond's lanes and messages.
+constexpr uint32_t kFeatureBonds = 1 << 3;
+// The sender makes up for losses by a bond's parity.
+constexpr uint32_t kFeatureParity = 1 << 5;
+
+// A lost probe is sent again after so long, or three round trips.
+constexpr DurationNs kProbeTimeoutNs = 300 * kMillisecondNs;
+// When packets go out so long and none come in, while pings are answered, larger ones may be lost.
+constexpr DurationNs kStallNs = 2 * kSecondNs;
+constexpr uint64_t kStalledPackets = 3;
+constexpr DurationNs kSuspectEveryNs = 60 * kSecondNs;
 
 // SP 800-38D's bound for random-looking nonces is far above; this keeps the advantage of an
 // attacker who sees everything below 2^-60 a key (RFC 9001, appendix B, for packets of this size).
@@ -30,14 +46,23 @@ constexpr DurationNs kAttemptJitterNs = 200 * kMillisecondNs;
 // is taken to have lost the session.
 constexpr DurationNs kPingTimeoutNs = 500 * kMillisecondNs;
 constexpr int kPingsUntilHandshake = 3;
+// A path that is down may be back at any moment; one that has been for long costs less.
+constexpr DurationNs kPingDownNs = 200 * kMillisecondNs;
+constexpr int kQuickPings = 150;
 constexpr double kRttWeight = 0.125;
 
 // When a peer is due.
 constexpr TimeNs kEveryTick = 1;
-constexpr TimeNs kNever = UINT64_MAX;
 
 // A server goes over to another path when the one in use was silent so long and the other was not.
 constexpr DurationNs kServerPathSilenceNs = 5 * kSecondNs;
+
+// That a path is gone is told again until it was answered, and for so long. By then a server that
+// has heard nothing of it sends nothing there.
+constexpr DurationNs kTellPathGoneNs = 15 * kSecondNs;
+static_assert(kTellPathGoneNs > 2 * kServerPathSilenceNs);
+
+constexpr int kLastCloses = 3;
 
 uint64_t RandomToken() {
   uint64_t token;
@@ -50,10 +75,12 @@ uint8_t OfferBit(Cipher cipher) { return static_cast<uint8_t>(1 << static_cast<i
 static_assert(kOfferChaCha20Poly1305 == 1 << static_cast<int>(Cipher::kChaCha20Poly1305));
 static_assert(kOfferAes256Gcm == 1 << static_cast<int>(Cipher::kAes256Gcm));
 
-DurationNs PingTimeout(const PeerPath& path) {
-  const double three_rtts_ns = path.rtt_ms.value_or(0) * 3 * kMillisecondNs;
-  return std::max(kPingTimeoutNs, static_cast<DurationNs>(three_rtts_ns));
+DurationNs ThreeRtts(const PeerPath& path) {
+  return static_cast<DurationNs>(path.rtt_ms.value_or(0) * 3 * kMillisecondNs);
 }
+
+DurationNs PingTimeout(const PeerPath& path) { return std::max(kPingTimeoutNs, ThreeRtts(path)); }
+DurationNs ProbeTimeout(const PeerPath& path) { return std::max(kProbeTimeoutNs, ThreeRtts(path)); }
 
 }  // namespace
 
@@ -65,8 +92,7 @@ Peers::Peers(PeersOptions options, PeerHost& host)
 
 Peers::~Peers() = default;
 
-absl::Status Peers::Add(const PeerConfig& config, const Key& preshared_key,
-                        std::vector<PeerPath> paths) {
+absl::Status Peers::Add(const PeerConfig& config, const Key& preshared_key) {
   if (!directory_->Add(config.public_key, preshared_key).ok()) {
     return absl::InvalidArgumentError("peer \"" + config.name + "\": public_key is no usable key");
   }
@@ -75,20 +101,182 @@ absl::Status Peers::Add(const PeerConfig& config, const Key& preshared_key,
   peer->name = config.name;
   peer->keys = &directory_->KeysOf(peer->slot);
   peer->keepalive_ns = static_cast<DurationNs>(config.keepalive_ms) * kMillisecondNs;
-  peer->initiates = !paths.empty();
-  peer->paths = std::move(paths);
-  for (PeerPath& path : peer->paths) path.stamper.emplace(config.public_key);
+  peer->initiates = options_.role == Role::kClient;
   peers_.push_back(std::move(peer));
   Schedule(*peers_.back());
   return absl::OkStatus();
 }
 
+size_t Peer::PathCount() const {
+  return static_cast<size_t>(
+      std::count_if(paths.begin(), paths.end(), [](const PeerPath& path) { return path.exists; }));
+}
+
+// --- A client's paths ---
+
+void Peers::AddPath(uint8_t path_id, const std::string& name, const BondPathOptions& options) {
+  for (auto& peer : peers_) {
+    if (!peer->initiates) continue;
+    if (peer->paths.size() <= path_id) peer->paths.resize(path_id + 1u);
+    PeerPath& path = peer->paths[path_id];
+    path = {};
+    path.exists = true;
+    path.name = name;
+    path.options = options;
+    path.stamper.emplace(peer->keys->public_key);
+  }
+}
+
+void Peers::SetPathOptions(uint8_t path_id, const BondPathOptions& options) {
+  for (auto& peer : peers_) {
+    PeerPath* path = peer->initiates ? peer->FindPath(path_id) : nullptr;
+    if (path == nullptr || path->options == options) continue;
+    path->options = options;
+    if (path->told_usable) TellPathUp(*peer, path_id);
+  }
+}
+
 void Peers::SetPathRoute(PeerSlot slot, uint8_t path_id, const Route& route, TimeNs now_ns) {
   Peer& peer = *peers_[slot];
-  if (peer.paths[path_id].route == route) return;
-  peer.paths[path_id].source.Forget();
+  PeerPath* path = peer.FindPath(path_id);
+  if (path == nullptr || path->route == route) return;
+  // It is back before the other end knew that it was gone; what is newer there counts.
+  std::erase_if(peer.gone_paths, [&](const GonePath& gone) { return gone.id == path_id; });
+  path->source.Forget();
+  path->ping_under_way = false;
+  path->unanswered_pings = 0;
+  path->next_ping_ns = now_ns;
   MoveTo(peer, path_id, route, now_ns);
   if (!peer.established() && peer.initiates) peer.next_attempt_ns = now_ns;
+}
+
+void Peers::SuspendPath(uint8_t path_id, TimeNs now_ns) {
+  for (auto& peer : peers_) {
+    PeerPath* path = peer->initiates ? peer->FindPath(path_id) : nullptr;
+    if (path == nullptr || !path->route.remote.is_set()) continue;
+    path->route = {};
+    path->source.Forget();
+    path->pings.Forget();
+    path->ping_under_way = false;
+    path->unanswered_pings = 0;
+    path->rtt_ms.reset();
+    path->up = false;
+    path->refused = false;
+    path->mtu_search.Stop();
+    if (peer->attempt && peer->attempt_path == path_id) {
+      EndAttempt(*peer);
+      peer->next_attempt_ns = now_ns;
+    }
+    ChoosePath(*peer);
+    UpdateMtu(*peer);
+    TellPathGone(*peer, path_id, now_ns);
+  }
+}
+
+void Peers::ForbidPath(uint8_t path_id, TimeNs now_ns) {
+  for (auto& peer : peers_) {
+    const PeerPath* path = peer->initiates ? peer->FindPath(path_id) : nullptr;
+    if (path == nullptr || !peer->established() || !path->route.remote.is_set()) continue;
+    const auto leads = [](const PeerPath& one) { return one.route.remote.is_set(); };
+    if (std::count_if(peer->paths.begin(), peer->paths.end(), leads) > 1) continue;
+    // Nothing can be said again later, and the link may be full.
+    for (int i = 0; i < kLastCloses; ++i) {
+      SendControl(*peer, path_id, path->route, {ControlMessage::Type::kClose}, now_ns);
+    }
+    DropSession(*peer, "it may use no path any more");
+  }
+  SuspendPath(path_id, now_ns);
+}
+
+void Peers::RemovePath(uint8_t path_id, TimeNs now_ns) {
+  SuspendPath(path_id, now_ns);
+  for (auto& peer : peers_) {
+    if (peer->initiates && peer->FindPath(path_id) != nullptr) ForgetPath(*peer, path_id);
+  }
+}
+
+bool Peers::MayUsePath(uint8_t path_id) const {
+  return std::none_of(peers_.begin(), peers_.end(), [path_id](const auto& peer) {
+    return peer->FindPath(path_id) != nullptr ||
+           std::any_of(peer->gone_paths.begin(), peer->gone_paths.end(),
+                       [path_id](const GonePath& gone) { return gone.id == path_id; });
+  });
+}
+
+void Peers::PingPaths(TimeNs now_ns) {
+  for (auto& peer : peers_) {
+    if (!peer->initiates || !peer->established()) continue;
+    for (size_t id = 0; id < peer->paths.size(); ++id) {
+      PeerPath* path = peer->FindPath(id);
+      if (path == nullptr || !path->route.remote.is_set()) continue;
+      // Whether it is down, the pings that were due anyway tell.
+      if (path->ping_under_way) {
+        SendControl(*peer, static_cast<uint8_t>(id), path->route,
+                    {ControlMessage::Type::kPing, path->pings.Add(RandomToken(), now_ns)}, now_ns);
+      } else {
+        SendPing(*peer, static_cast<uint8_t>(id), now_ns);
+      }
+    }
+  }
+}
+
+// The other end may know the path only if it holds something of this process at all.
+void Peers::TellPathGone(Peer& peer, uint8_t path_id, TimeNs now_ns) {
+  if (!peer.completed_once) return;
+  std::erase_if(peer.gone_paths, [&](const GonePath& gone) { return gone.id == path_id; });
+  peer.gone_paths.push_back({path_id, RandomToken(), now_ns, now_ns + kTellPathGoneNs});
+  TickGonePaths(peer, now_ns);
+}
+
+void Peers::TickGonePaths(Peer& peer, TimeNs now_ns) {
+  std::erase_if(peer.gone_paths, [&](const GonePath& gone) { return now_ns >= gone.give_up_ns; });
+  const PeerPath* by = peer.FindPath(peer.active_path);
+  if (!peer.established() || by == nullptr || (peer.features & kFeaturePathGone) == 0) return;
+  for (GonePath& gone : peer.gone_paths) {
+    if (now_ns < gone.next_ns) continue;
+    gone.next_ns = now_ns + PingTimeout(*by);
+    ControlMessage message{ControlMessage::Type::kPathGone, gone.token};
+    message.path = gone.id;
+    SendControl(peer, peer.active_path, by->route, message, now_ns);
+  }
+}
+
+// --- The bonding mode ---
+
+void Peers::SetMode(BondingMode mode, TimeNs now_ns) {
+  for (auto& peer : peers_) {
+    if (!peer->initiates) {
+      SendInMode(*peer, std::nullopt);
+      continue;
+    }
+    peer->wanted_mode = {mode, RandomToken(), now_ns, false};
+    TickWantedMode(*peer, now_ns);
+  }
+}
+
+void Peers::TickWantedMode(Peer& peer, TimeNs now_ns) {
+  const PeerPath* by = peer.FindPath(peer.active_path);
+  if (!peer.established() || by == nullptr || (peer.features & kFeatureMode) == 0) return;
+  if (!peer.wanted_mode || peer.wanted_mode->taken || now_ns < peer.wanted_mode->next_ns) return;
+  peer.wanted_mode->next_ns = now_ns + PingTimeout(*by);
+  ControlMessage message{ControlMessage::Type::kMode, peer.wanted_mode->token};
+  message.mode = peer.wanted_mode->mode;
+  SendControl(peer, peer.active_path, by->route, message, now_ns);
+}
+
+void Peers::OnMode(Peer& peer, BondingMode mode, uint64_t sequence) {
+  if (peer.initiates || sequence < peer.asked_mode_sequence) return;
+  peer.asked_mode_sequence = sequence;
+  if (peer.asked_mode == mode) return;
+  host_.Report("peer \"" + peer.name + "\": is sent to in mode " + std::string(NameOf(mode)) +
+               ", as it has asked");
+  SendInMode(peer, mode);
+}
+
+void Peers::SendInMode(Peer& peer, std::optional<BondingMode> mode) {
+  if (peer.asked_mode == mode) return;
+  peer.asked_mode = mode;
+  host_.Tell({.type = Command::Type::kSetPeerMode, .peer = peer.slot, .mode = mode});
 }
 
 bool Peers::WantsResolving(const Peer& peer) {
@@ -135,6 +323,7 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
       break;
     case Event::Type::kNone:
     case Event::Type::kDatagram:
+    case Event::Type::kNoSockets:
       break;
   }
 }
@@ -144,31 +333,34 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
 void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
   EndAttempt(peer);
   // An unanswered mac2 may have been wrong for the other end, so the next goes without.
-  if (peer.attempt_had_cookie) peer.paths[peer.attempt_path].stamper->DropCookie();
+  PeerPath* last = peer.FindPath(peer.attempt_path);
+  if (peer.attempt_had_cookie && last != nullptr) last->stamper->DropCookie();
+  peer.attempt_had_cookie = false;
 
   // Each attempt takes the next path that leads anywhere.
   size_t path_id = peer.attempt_path + (peer.retry_same_path ? 0u : 1u);
   if (peer.attempts == 0) path_id = peer.active_path;
   peer.retry_same_path = false;
-  for (size_t tried = 0; tried < peer.paths.size(); ++tried, ++path_id) {
-    if (peer.paths[path_id % peer.paths.size()].route.remote.is_set()) break;
+  const size_t paths = peer.paths.size();
+  for (size_t tried = 0; tried < paths; ++tried, ++path_id) {
+    if (peer.paths[path_id % paths].route.remote.is_set()) break;
   }
-  peer.attempt_path = static_cast<uint8_t>(path_id % peer.paths.size());
+  if (paths != 0) peer.attempt_path = static_cast<uint8_t>(path_id % paths);
   ++peer.attempts;
   const DurationNs pause = peer.attempts < kQuickAttempts ? kAttemptEveryNs : kSlowAttemptEveryNs;
   peer.next_attempt_ns = now_ns + pause + randombytes_uniform(kAttemptJitterNs);
 
+  if (paths == 0 || !peer.paths[peer.attempt_path].route.remote.is_set()) return;
   PeerPath& path = peer.paths[peer.attempt_path];
-  if (!path.route.remote.is_set()) return;
   auto attempt = InitiatorHandshake::Create(options_.identity, *peer.keys);
   if (!attempt.ok()) return;
   InitiationPayload payload;
-  payload.sender_index = FreshIndex();
+  payload.sender_index = FreshIndex(peer.slot);
   payload.counter = host_.NextHandshakeCounter();
   payload.ciphers = OfferedCiphers();
   payload.lanes = static_cast<uint8_t>(options_.lanes);
   payload.mtu = options_.mtu;
-  payload.features = peer.completed_once ? kFeatureContinues : 0;
+  payload.features = Features(peer);
   peer.attempt_had_cookie = path.stamper->HasCookie(now_ns);
   std::array<uint8_t, kInitiationBytes> datagram;
   const auto bytes = attempt->Write(peer.attempt_path, payload, *path.stamper, now_ns, datagram);
@@ -202,9 +394,8 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
 
   const ResponsePayload& response = result->response;
   EndAttempt(peer);
-  auto keypair =
-      MakeKeypair(peer, result->roots, peer.attempt_index, response.sender_index, response.cipher,
-                  response.lanes, (response.features & kFeatureContinues) != 0, now_ns);
+  auto keypair = MakeKeypair(peer, result->roots, peer.attempt_index, response.sender_index,
+                             response.cipher, response.lanes, response.features, now_ns);
   peer.attempt_had_cookie = false;
   peer.attempts = 0;
   peer.next_attempt_ns = 0;
@@ -213,12 +404,17 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
   Withdraw(peer, peer.next);
   peer.previous = std::move(peer.current);
   peer.current = std::move(keypair);
-  peer.mtu = AgreedMtu(response.mtu);
+  peer.agreed_mtu = AgreedMtu(response.mtu);
+  peer.features = response.features;
   peer.initiated_current = true;
   peer.confirmed_current = false;
   peer.completed_once = true;
   Announce(peer, *peer.current);
+  // An end that has begun anew knows nothing of it.
+  const bool anew = first || (response.features & kFeatureContinues) == 0;
+  if (anew && peer.wanted_mode) peer.wanted_mode->taken = false;
   if (first) peer.active_path = peer.attempt_path;
+  if (first) SearchMtus(peer, now_ns);
   UseForSending(peer, now_ns);
   for (PeerPath& path : peer.paths) path.unanswered_pings = 0;
   // The other end does not use the new keys before it has seen something sealed under them.
@@ -235,7 +431,7 @@ void Peers::OnCookie(Bytes datagram, TimeNs now_ns) {
   if (options_.role == Role::kServer) return drops_.Count(Drop::handshake_unexpected);
   for (auto& peer : peers_) {
     if (!peer->attempt) continue;
-    PeerPath& path = peer->paths[peer->attempt_path];
+    PeerPath& path = peer->paths[peer->attempt_path];  // it ends with its attempt
     if (!path.stamper->ConsumeCookie(datagram, now_ns).ok()) continue;
     // Once with the cookie, soon: the other end is under load, but waits for this.
     peer->next_attempt_ns = std::min(peer->next_attempt_ns, now_ns + kTickNs);
@@ -300,11 +496,11 @@ bool Peers::DecideAnswer(HandshakeJob& job) {
   // Where this end initiates, it alone does.
   if (peer.initiates || job.path_id() >= kMaxPaths) return refuse(Drop::handshake_unexpected);
   peer.greatest_counter = initiation.counter;
-  job.Answer({.sender_index = FreshIndex(),
+  job.Answer({.sender_index = FreshIndex(peer.slot),
               .cipher = PickCipher(initiation.ciphers),
               .lanes = static_cast<uint8_t>(std::min<int>(options_.lanes, initiation.lanes)),
               .mtu = options_.mtu,
-              .features = peer.completed_once ? kFeatureContinues : 0});
+              .features = Features(peer)});
   return true;
 }
 
@@ -319,10 +515,10 @@ void Peers::InstallNext(const HandshakeJob& job, TimeNs now_ns) {
   if (by_index_.contains(answer.sender_index)) return drops_.Count(Drop::handshakes_busy);
   PathOf(peer, job.path_id());
   Withdraw(peer, peer.next);
-  peer.next =
-      MakeKeypair(peer, job.roots(), answer.sender_index, initiation.sender_index, answer.cipher,
-                  answer.lanes, (initiation.features & kFeatureContinues) != 0, now_ns);
-  peer.mtu = AgreedMtu(initiation.mtu);
+  peer.next = MakeKeypair(peer, job.roots(), answer.sender_index, initiation.sender_index,
+                          answer.cipher, answer.lanes, initiation.features, now_ns);
+  peer.agreed_mtu = AgreedMtu(initiation.mtu);
+  peer.features = initiation.features;
   peer.initiation_route = job.back();
   peer.initiation_path = job.path_id();
   Announce(peer, *peer.next);
@@ -340,7 +536,17 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   peer.initiated_current = false;
   peer.confirmed_current = true;
   peer.completed_once = true;
+  if (first) {
+    // Its sequences may have begun anew, too.
+    peer.gone_before = {};
+    peer.asked_mode_sequence = 0;
+    SendInMode(peer, std::nullopt);
+    for (size_t id = 0; id < peer.paths.size(); ++id) {
+      if (id != peer.initiation_path) ForgetPath(peer, static_cast<uint8_t>(id));
+    }
+  }
   PeerPath& path = PathOf(peer, peer.initiation_path);
+  if (first) path.heard_sequence = 0;
   path.up = true;
   path.heard_ns = now_ns;
   if (!(path.route == peer.initiation_route)) {
@@ -348,6 +554,7 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
     MoveTo(peer, peer.initiation_path, peer.initiation_route, now_ns);
   }
   if (first) peer.active_path = peer.initiation_path;
+  if (first) SearchMtus(peer, now_ns);
   UseForSending(peer, now_ns);
   Schedule(peer);
   if (first) {
@@ -361,9 +568,9 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
 
 std::unique_ptr<const Keypair> Peers::MakeKeypair(Peer& peer, const TransportRoots& roots,
                                                   uint32_t local_index, uint32_t remote_index,
-                                                  uint8_t cipher_bit, uint8_t lanes, bool continues,
-                                                  TimeNs now_ns) {
-  if (!continues) ++peer.generation;
+                                                  uint8_t cipher_bit, uint8_t lanes,
+                                                  uint32_t features, TimeNs now_ns) {
+  if ((features & kFeatureContinues) == 0) ++peer.generation;
   const Cipher cipher =
       cipher_bit == kOfferAes256Gcm ? Cipher::kAes256Gcm : Cipher::kChaCha20Poly1305;
   auto keypair = std::make_unique<Keypair>();
@@ -375,6 +582,8 @@ std::unique_ptr<const Keypair> Peers::MakeKeypair(Peer& peer, const TransportRoo
   keypair->receive_root = roots.receive;
   keypair->generation = peer.generation;
   keypair->lanes = lanes;
+  keypair->bonds = (features & kFeatureBonds) != 0;
+  keypair->parity = keypair->bonds && (features & kFeatureParity) != 0;
   keypair->epoch_packets = cipher == Cipher::kAes256Gcm ? kAesEpochPackets : kChaChaEpochPackets;
   keypair->seal_until_ns = now_ns + kSealUntilNs;
   keypair->open_until_ns = now_ns + kOpenUntilNs;
@@ -397,12 +606,10 @@ void Peers::Withdraw(Peer& peer, std::unique_ptr<const Keypair>& keypair) {
 void Peers::UseForSending(Peer& peer, TimeNs now_ns) {
   peer.established_ns = now_ns;
   peer.packets_at_handshake = host_.ActivityOf(peer.slot).tx_packets;
-  host_.Tell({.type = Command::Type::kSendUnder,
-              .peer = peer.slot,
-              .keypair = peer.current.get(),
-              .mtu = peer.mtu});
+  peer.mtu = SessionMtu(peer);
+  TellMtu(peer);
   host_.Tell({.type = Command::Type::kUsePath, .peer = peer.slot, .path = peer.active_path});
-  host_.OnSessionMtu(peer.slot, peer.mtu);
+  TellUsable(peer);
 }
 
 void Peers::DropSession(Peer& peer, const char* why) {
@@ -417,12 +624,23 @@ void Peers::DropSession(Peer& peer, const char* why) {
     path.ping_under_way = false;
     path.unanswered_pings = 0;
   }
+  TellUsable(peer);
 }
 
-uint32_t Peers::FreshIndex() {
+// A server's steering program finds the worker of a bond by the index.
+uint32_t Peers::FreshIndex(PeerSlot slot) {
+  const auto workers = static_cast<uint32_t>(options_.workers);
   uint32_t index = 0;
-  while (index == 0 || by_index_.contains(index)) index = randombytes_random();
+  while (index == 0 || index % workers != slot % workers || by_index_.contains(index)) {
+    index = randombytes_random();
+  }
   return index;
+}
+
+uint32_t Peers::Features(const Peer& peer) const {
+  return kFeaturePathGone | kFeatureBonds | kFeatureMode | kFeatureParity |
+         (options_.answers_probes ? kFeatureProbes : 0) |
+         (peer.completed_once ? kFeatureContinues : 0);
 }
 
 uint8_t Peers::OfferedCiphers() const {
@@ -463,9 +681,15 @@ void Peers::OnSealed(const Header& header, MutableBytes datagram, const Route& b
   }
   if (&keypair == peer.next.get()) PromoteNext(peer, now_ns);
   const auto path_id = static_cast<uint8_t>(header.path & kPathIdMask);
-  if (peer.initiates && path_id >= peer.paths.size()) return drops_.Count(Drop::bad_path);
+  // A client's own path may have gone in the meantime, or have lost its link.
+  const PeerPath* known = peer.FindPath(path_id);
+  if (peer.initiates && (known == nullptr || !known->route.remote.is_set())) {
+    return drops_.Count(Drop::bad_path);
+  }
+  if (!peer.initiates && header.sequence < peer.gone_before[path_id]) return;
   PeerPath& path = PathOf(peer, path_id);
   path.heard_ns = now_ns;
+  path.heard_sequence = std::max(path.heard_sequence, header.sequence);
   if (&keypair == peer.current.get()) peer.confirmed_current = true;
   if (opened.newest) {
     const IpAddress proven = path.route.remote.address;
@@ -475,11 +699,11 @@ void Peers::OnSealed(const Header& header, MutableBytes datagram, const Route& b
     if (path.source.current().remote.is_set()) MoveTo(peer, path_id, path.source.current(), now_ns);
   }
   if (header.kind == Kind::kControl) {
-    OnControl(peer, path, path_id, keypair, back, opened.plain, now_ns);
+    OnControl(peer, path_id, header, keypair, back, opened.plain, now_ns);
   }
 }
 
-void Peers::OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair& keypair,
+void Peers::OnControl(Peer& peer, uint8_t path_id, const Header& header, const Keypair& keypair,
                       const Route& back, Bytes plain, TimeNs now_ns) {
   ControlMessage message;
   switch (ReadControlMessage(plain, message)) {
@@ -492,16 +716,62 @@ void Peers::OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair
   }
   switch (message.type) {
     case ControlMessage::Type::kPing:
+      if (!peer.paths[path_id].up) host_.ResolveAnew(back);
       return SendControl(peer, path_id, back, {ControlMessage::Type::kPong, message.token}, now_ns);
     case ControlMessage::Type::kPong:
-      return OnPong(peer, path, path_id, message.token, now_ns);
+      return OnPong(peer, peer.paths[path_id], path_id, message.token, now_ns);
     case ControlMessage::Type::kConfirmEpoch:
       return peer.sender.ConfirmEpoch(message.session, message.epoch);
     case ControlMessage::Type::kHello:
       return;
     case ControlMessage::Type::kClose:
       return OnClose(peer, keypair.id);
+    case ControlMessage::Type::kPathGone:
+      SendControl(peer, path_id, back, {ControlMessage::Type::kPong, message.token}, now_ns);
+      return OnPathGone(peer, message.path, header.sequence);
+    case ControlMessage::Type::kMode:
+      SendControl(peer, path_id, back, {ControlMessage::Type::kPong, message.token}, now_ns);
+      return OnMode(peer, message.mode, header.sequence);
+    case ControlMessage::Type::kProbe: {
+      ControlMessage answer{ControlMessage::Type::kProbed, message.token};
+      answer.mtu = message.mtu;
+      return SendControl(peer, path_id, back, answer, now_ns);
+    }
+    case ControlMessage::Type::kProbed:
+      if (peer.paths[path_id].mtu_search.OnProbed(message.token, message.mtu, now_ns)) {
+        UpdateMtu(peer);
+        TickMtus(peer, now_ns);
+        Schedule(peer);
+      }
+      return;
   }
+}
+
+// Unless something newer has come over a path of this id since: then the id is in use again.
+void Peers::OnPathGone(Peer& peer, uint8_t path_id, uint64_t sequence) {
+  if (peer.initiates || path_id >= kMaxPaths) return;
+  const PeerPath* path = peer.FindPath(path_id);
+  if (path != nullptr && path->heard_sequence >= sequence) return;
+  peer.gone_before[path_id] = std::max(peer.gone_before[path_id], sequence);
+  if (path == nullptr) return;
+  host_.Report("peer \"" + peer.name + "\": path \"" + path->name + "\" is gone");
+  ForgetPath(peer, path_id);
+}
+
+void Peers::ForgetPath(Peer& peer, uint8_t path_id) {
+  if (peer.FindPath(path_id) == nullptr) return;
+  if (peer.attempt && peer.attempt_path == path_id) EndAttempt(peer);
+  peer.paths[path_id] = {};
+  host_.Tell({.type = Command::Type::kEndPath, .peer = peer.slot, .path = path_id});
+  TakeOnlyPath(peer);
+  ChoosePath(peer);
+  UpdateMtu(peer);
+}
+
+// Of a server: when there is but one path nobody asks when it was heard.
+void Peers::TakeOnlyPath(Peer& peer) {
+  if (peer.initiates || peer.PathCount() != 1) return;
+  for (PeerPath& path : peer.paths) path.up = path.route.remote.is_set();
 }
 
 // The other end speaks under the keys before until it has seen the current ones in use. Apart from
@@ -516,6 +786,8 @@ void Peers::OnClose(Peer& peer, uint64_t keypair_id) {
 
 void Peers::OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, TimeNs now_ns) {
   if (path.source.OnPong(token)) return MoveTo(peer, path_id, path.source.current(), now_ns);
+  std::erase_if(peer.gone_paths, [token](const GonePath& gone) { return gone.token == token; });
+  if (peer.wanted_mode && peer.wanted_mode->token == token) peer.wanted_mode->taken = true;
   const auto sent_ns = path.pings.SentAt(token);
   if (!sent_ns) return;
   const double rtt_ms = static_cast<double>(now_ns - *sent_ns) / kMillisecondNs;
@@ -527,45 +799,59 @@ void Peers::OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, 
   if (!path.up) {
     path.up = true;
     ChoosePath(peer);
+    UpdateMtu(peer);
   }
 }
 
 void Peers::SendControl(Peer& peer, uint8_t path_id, const Route& route,
                         const ControlMessage& message, TimeNs now_ns) {
+  std::array<uint8_t, kMaxControlBytes> plain;
+  const size_t bytes = WriteControlMessage(message, plain);
+  SendPlain(peer, path_id, route, {plain.data(), bytes}, now_ns);
+}
+
+void Peers::SendProbe(Peer& peer, uint8_t path_id, const MtuSearch::Probe& probe, TimeNs now_ns) {
+  std::array<uint8_t, kMaxControlBytes> head;
+  const size_t bytes = WriteControlMessage({ControlMessage::Type::kProbe, probe.token}, head);
+  std::vector<uint8_t> plain(probe.mtu);
+  std::copy_n(head.begin(), bytes, plain.begin());
+  SendPlain(peer, path_id, peer.paths[path_id].route, plain, now_ns);
+}
+
+void Peers::SendPlain(Peer& peer, uint8_t path_id, const Route& route, Bytes plain, TimeNs now_ns) {
   if (!peer.established() || !route.remote.is_set()) return;
   if (const auto drop = peer.sender.Prepare(*peer.current, kSlowLane, now_ns)) {
     return drops_.Count(*drop);
   }
-  std::array<uint8_t, kMaxControlBytes> plain;
-  const size_t bytes = WriteControlMessage(message, plain);
-  std::array<uint8_t, kMaxControlBytes + kSealOverheadBytes> datagram;
-  peer.sender.Seal(Kind::kControl, path_id, 0, {plain.data(), bytes}, datagram.data());
-  host_.SendDatagram(route, {datagram.data(), bytes + kSealOverheadBytes});
+  std::vector<uint8_t> datagram(plain.size() + kSealOverheadBytes);
+  peer.sender.Seal(Kind::kControl, path_id, 0, plain, datagram.data());
+  host_.SendDatagram(route, datagram);
 }
 
 void Peers::SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns) {
   PeerPath& path = peer.paths[path_id];
   const uint64_t token = path.pings.Add(RandomToken(), now_ns);
   path.ping_under_way = true;
-  path.next_ping_ns = now_ns + PingTimeout(path);
+  if (!path.up && path.unanswered_pings != 0) host_.ResolveAnew(path.route);
+  const bool quick = !path.up && path.rtt_ms && path.unanswered_pings < kQuickPings;
+  path.next_ping_ns = now_ns + (quick ? std::max(kPingDownNs, ThreeRtts(path)) : PingTimeout(path));
   SendControl(peer, path_id, path.route, {ControlMessage::Type::kPing, token}, now_ns);
 }
 
+// Of a server, whose peers' paths come with what comes over them.
 PeerPath& Peers::PathOf(Peer& peer, uint8_t path_id) {
-  if (path_id < peer.paths.size()) return peer.paths[path_id];
+  if (PeerPath* path = peer.FindPath(path_id)) return *path;
   // As long as there was but one path nobody asked when it was heard.
-  if (peer.paths.size() == 1) NoteHeard(peer, host_.ActivityOf(peer.slot));
-  while (peer.paths.size() <= path_id) {
-    PeerPath path;
-    path.name = "path" + std::to_string(peer.paths.size());
-    path.stamper.emplace(peer.keys->public_key);
-    peer.paths.push_back(std::move(path));
-  }
+  if (peer.PathCount() == 1) NoteHeard(peer, host_.ActivityOf(peer.slot));
+  if (peer.paths.size() <= path_id) peer.paths.resize(path_id + 1u);
+  PeerPath& path = peer.paths[path_id];
+  path.exists = true;
+  path.name = "path" + std::to_string(path_id);
   Schedule(peer);
-  return peer.paths[path_id];
+  return path;
 }
 
-void Peers::MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs) {
+void Peers::MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs now_ns) {
   PeerPath& path = peer.paths[path_id];
   if (path.route == route) return;
   if (path.route.remote.is_set()) {
@@ -573,17 +859,183 @@ void Peers::MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs) {
                  route.remote.ToString());
   }
   path.route = route;
+  path.refused = false;  // another way may carry more
+  path.mtu_search.Stop();
   host_.Tell({.type = Command::Type::kSetPath, .peer = peer.slot, .path = path_id, .route = route});
+  SearchMtu(peer, path_id, now_ns);
+  TakeOnlyPath(peer);
+  ChoosePath(peer);
+  UpdateMtu(peer);
+  Schedule(peer);
+}
+
+// --- MTU ---
+
+bool Peers::AnswersProbes(const Peer& peer) const {
+  return peer.established() && (peer.features & kFeatureProbes) != 0;
+}
+
+void Peers::SearchMtu(Peer& peer, uint8_t path_id, TimeNs now_ns) {
+  PeerPath& path = peer.paths[path_id];
+  if (!path.route.remote.is_set()) return;
+  const PeerHost::LinkMtu link = host_.LinkMtuOf(path.route);
+  path.link_mtu = link.mtu;
+  const bool link_is_too_small = link.mtu != 0 && link.mtu < kMinMtu;
+  if (!AnswersProbes(peer) && !link_is_too_small) return path.mtu_search.Stop();
+  const auto wanted =
+      static_cast<uint16_t>(std::min<size_t>(peer.agreed_mtu + RoomForParity(peer), kMaxMtu));
+  const uint16_t largest = link.mtu == 0 ? wanted : std::min(link.mtu, wanted);
+  path.mtu_search.Start(largest, link.overhead_bytes, now_ns);
+}
+
+void Peers::SearchMtus(Peer& peer, TimeNs now_ns) {
+  for (size_t id = 0; id < peer.paths.size(); ++id) {
+    if (peer.paths[id].exists) SearchMtu(peer, static_cast<uint8_t>(id), now_ns);
+  }
+}
+
+void Peers::SearchMtus(TimeNs now_ns) {
+  for (auto& peer : peers_) {
+    for (size_t id = 0; id < peer->paths.size(); ++id) {
+      PeerPath& path = peer->paths[id];
+      if (!path.route.remote.is_set() || host_.LinkMtuOf(path.route).mtu == path.link_mtu) continue;
+      SearchMtu(*peer, static_cast<uint8_t>(id), now_ns);
+    }
+    UpdateMtu(*peer);
+  }
+}
+
+void Peers::SuspectBlackHole(PeerSlot slot, uint8_t path_id, TimeNs now_ns) {
+  Peer& peer = *peers_[slot];
+  PeerPath* path = peer.FindPath(path_id);
+  if (path == nullptr || now_ns < path->suspected_ns) return;
+  path->suspected_ns = now_ns + kSuspectEveryNs;
+  path->mtu_search.SuspectBlackHole(now_ns);
+  Schedule(peer);
+}
+
+uint16_t Peers::SessionMtu(const Peer& peer) const {
+  uint16_t mtu = peer.agreed_mtu;
+  // Before the first answer all of them may come to be used.
+  const bool any = std::any_of(peer.paths.begin(), peer.paths.end(),
+                               [](const PeerPath& path) { return path.usable(); });
+  for (const PeerPath& path : peer.paths) {
+    const bool counts = any ? path.usable() : path.route.remote.is_set() && !path.refused;
+    if (!counts || path.mtu() == 0) continue;
+    mtu = std::min(mtu, static_cast<uint16_t>(path.mtu() - RoomForParity(peer)));
+  }
+  return std::max<uint16_t>(mtu, kMinMtu);
+}
+
+uint16_t Peers::RoomForParity(const Peer& peer) const {
+  const bool parity = options_.sends_parity && (peer.features & kFeatureParity) != 0;
+  return parity ? kParityOverheadBytes : 0;
+}
+
+void Peers::UpdateMtu(Peer& peer) {
+  for (size_t id = 0; id < peer.paths.size(); ++id) {
+    if (peer.paths[id].exists) RefuseOrTake(peer, static_cast<uint8_t>(id));
+  }
+  // Without any usable path what was known stands.
+  const bool is_usable = std::any_of(peer.paths.begin(), peer.paths.end(),
+                                     [](const PeerPath& path) { return path.usable(); });
+  if (!peer.established() || !is_usable) return;
+  if (const uint16_t mtu = SessionMtu(peer); mtu != peer.mtu) {
+    peer.mtu = mtu;
+    TellMtu(peer);
+  }
+}
+
+void Peers::RefuseOrTake(Peer& peer, uint8_t path_id) {
+  PeerPath& path = peer.paths[path_id];
+  const bool refused = path.mtu_search.too_small();
+  if (refused == path.refused) return;
+  path.refused = refused;
+  const std::string where = "peer \"" + peer.name + "\": path \"" + path.name + "\" ";
+  if (refused) {
+    host_.ReportProblem(where + kCarriesTooLittle);
+    path.told_usable = false;
+    host_.Tell({.type = Command::Type::kEndPath, .peer = peer.slot, .path = path_id});
+  } else {
+    host_.Report(where + "carries enough now");
+    if (path.route.remote.is_set()) {
+      host_.Tell({.type = Command::Type::kSetPath,
+                  .peer = peer.slot,
+                  .path = path_id,
+                  .route = path.route});
+    }
+  }
+  ChoosePath(peer);
+}
+
+void Peers::TellMtu(Peer& peer) {
+  host_.Tell({.type = Command::Type::kSendUnder,
+              .peer = peer.slot,
+              .keypair = peer.current.get(),
+              .mtu = peer.mtu});
+  host_.OnSessionMtu(peer.slot, peer.mtu);
+}
+
+void Peers::TickMtus(Peer& peer, TimeNs now_ns) {
+  if (!peer.established()) return;
+  for (size_t id = 0; id < peer.paths.size(); ++id) {
+    PeerPath& path = peer.paths[id];
+    // One that is down would only be found to be silent.
+    if (!path.exists || !path.up || now_ns < path.mtu_search.due_ns()) continue;
+    while (const auto probe =
+               path.mtu_search.Next(now_ns, ProbeTimeout(path), [] { return RandomToken(); })) {
+      SendProbe(peer, static_cast<uint8_t>(id), *probe, now_ns);
+    }
+  }
+  UpdateMtu(peer);
+}
+
+// Acknowledgements come back for most traffic. Where they do not, a look costs three probes.
+void Peers::WatchForBlackHole(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
+  PeerPath& path = peer.paths[peer.active_path];
+  const bool stalls = path.up && path.rx_datagrams == activity.rx_datagrams[peer.active_path] &&
+                      path.stalled_since_ns != 0;
+  if (!stalls) {
+    path.stalled_since_ns = now_ns;
+    path.stalled_tx_packets = activity.tx_packets;
+    return;
+  }
+  if (now_ns < path.stalled_since_ns + kStallNs) return;
+  const uint64_t sent = activity.tx_packets - path.stalled_tx_packets;
+  path.stalled_since_ns = 0;
+  if (sent >= kStalledPackets) SuspectBlackHole(peer.slot, peer.active_path, now_ns);
+}
+
+// What the workers may send over. They know the route before.
+void Peers::TellUsable(Peer& peer) {
+  for (size_t id = 0; id < peer.paths.size(); ++id) {
+    PeerPath& path = peer.paths[id];
+    const bool usable = path.exists && path.usable() && path.route.remote.is_set();
+    if (path.told_usable == usable) continue;
+    path.told_usable = usable;
+    TellPathUp(peer, static_cast<uint8_t>(id));
+  }
+}
+
+void Peers::TellPathUp(Peer& peer, uint8_t path_id) {
+  const PeerPath& path = peer.paths[path_id];
+  host_.Tell({.type = Command::Type::kSetPathUp,
+              .peer = peer.slot,
+              .path = path_id,
+              .up = path.told_usable,
+              .path_options = path.options});
 }
 
 void Peers::ChoosePath(Peer& peer) {
-  if (peer.paths[peer.active_path].up) return;
+  TellUsable(peer);
+  const PeerPath* active = peer.FindPath(peer.active_path);
+  if ((active != nullptr && active->usable()) || peer.paths.empty()) return;
   const auto better = [](const PeerPath& a, const PeerPath& b) {
-    if (a.up != b.up) return a.up;
+    if (a.usable() != b.usable()) return a.usable();
     return a.rtt_ms.value_or(1e9) < b.rtt_ms.value_or(1e9);
   };
   const auto best = std::min_element(peer.paths.begin(), peer.paths.end(), better);
-  if (!best->up) return;
+  if (!best->usable()) return;
   peer.active_path = static_cast<uint8_t>(best - peer.paths.begin());
   host_.Tell({.type = Command::Type::kUsePath, .peer = peer.slot, .path = peer.active_path});
 }
@@ -608,10 +1060,13 @@ void Peers::Tick(TimeNs now_ns) {
 }
 
 TimeNs Peers::DueOf(const Peer& peer) const {
-  if (peer.initiates || (peer.established() && peer.paths.size() > 1)) return kEveryTick;
+  if (peer.initiates || (peer.established() && peer.PathCount() > 1)) return kEveryTick;
   TimeNs due_ns = kNever;
   for (const auto* keypair : {&peer.previous, &peer.current, &peer.next}) {
     if (*keypair != nullptr) due_ns = std::min(due_ns, (*keypair)->open_until_ns);
+  }
+  for (const PeerPath& path : peer.paths) {
+    if (peer.established() && path.up) due_ns = std::min(due_ns, path.mtu_search.due_ns());
   }
   return due_ns;
 }
@@ -627,7 +1082,9 @@ void Peers::TickPeer(Peer& peer, TimeNs now_ns) {
   TickKeys(peer, now_ns);
   const PeerActivity activity = host_.ActivityOf(peer.slot);
   if (peer.established()) TickPaths(peer, activity, now_ns);
+  TickMtus(peer, now_ns);
   if (peer.initiates) TickHandshakes(peer, activity, now_ns);
+  TellUsable(peer);
 }
 
 void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
@@ -645,20 +1102,26 @@ void Peers::NoteHeard(Peer& peer, const PeerActivity& activity) {
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     PeerPath& path = peer.paths[id];
     const uint64_t before = std::exchange(path.rx_datagrams, activity.rx_datagrams[id]);
-    if (path.rx_datagrams == before) continue;
+    if (path.rx_datagrams == before || !path.exists) continue;
     path.heard_ns = std::max(path.heard_ns, activity.last_rx_ns);
   }
 }
 
 void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
+  if (peer.initiates && peer.FindPath(peer.active_path) != nullptr) {
+    WatchForBlackHole(peer, activity, now_ns);
+  }
   NoteHeard(peer, activity);
   if (!peer.initiates) {
+    const bool is_only = peer.PathCount() == 1;
     for (PeerPath& path : peer.paths) {
-      path.up = path.route.remote.is_set() &&
-                (peer.paths.size() == 1 || now_ns < path.heard_ns + kServerPathSilenceNs);
+      path.up =
+          path.route.remote.is_set() && (is_only || now_ns < path.heard_ns + kServerPathSilenceNs);
     }
     return ChoosePath(peer);
   }
+  TickGonePaths(peer, now_ns);
+  TickWantedMode(peer, now_ns);
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     PeerPath& path = peer.paths[id];
     if (!path.route.remote.is_set()) continue;
@@ -668,6 +1131,7 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
       if (++path.unanswered_pings >= kPingsUntilHandshake && path.up) {
         path.up = false;
         ChoosePath(peer);
+        UpdateMtu(peer);
       }
       SendPing(peer, path_id, now_ns);
       continue;
@@ -684,9 +1148,15 @@ void Peers::TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_
     const bool old = peer.established() && now_ns >= peer.established_ns + options_.rekey_after_ns;
     const bool used =
         activity.tx_packets - peer.packets_at_handshake >= options_.rekey_after_packets;
-    const bool lost = std::all_of(peer.paths.begin(), peer.paths.end(), [](const PeerPath& path) {
-      return path.unanswered_pings >= kPingsUntilHandshake || !path.route.remote.is_set();
-    });
+    // With nowhere to send to there is nothing to be learned.
+    bool leads_anywhere = false;
+    bool lost = true;
+    for (const PeerPath& path : peer.paths) {
+      if (!path.route.remote.is_set()) continue;
+      leads_anywhere = true;
+      lost = lost && path.unanswered_pings >= kPingsUntilHandshake;
+    }
+    lost = lost && leads_anywhere;
     if (!peer.established() || old || used || lost) peer.next_attempt_ns = now_ns;
   }
   if (peer.next_attempt_ns != 0 && now_ns >= peer.next_attempt_ns) StartAttempt(peer, now_ns);
@@ -694,9 +1164,9 @@ void Peers::TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_
 
 void Peers::Close(TimeNs now_ns) {
   for (auto& peer : peers_) {
-    if (peer->established()) {
-      SendControl(*peer, peer->active_path, peer->paths[peer->active_path].route,
-                  {ControlMessage::Type::kClose}, now_ns);
+    const PeerPath* by = peer->FindPath(peer->active_path);
+    if (peer->established() && by != nullptr) {
+      SendControl(*peer, peer->active_path, by->route, {ControlMessage::Type::kClose}, now_ns);
     }
     EndAttempt(*peer);
     DropSession(*peer, "this end stops");

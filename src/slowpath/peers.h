@@ -22,6 +22,7 @@
 #include "slowpath/flood_guard.h"
 #include "slowpath/handshake.h"
 #include "slowpath/handshake_job.h"
+#include "slowpath/mtu_search.h"
 
 namespace braid {
 
@@ -52,10 +53,20 @@ class PeerHost {
   virtual void RunJob(std::unique_ptr<HandshakeJob> job) = 0;
   virtual PeerActivity ActivityOf(PeerSlot peer) = 0;
   virtual uint64_t NextHandshakeCounter() = 0;
-  // A session's largest inner packet was agreed on; it may be smaller than this end's own.
+  // The largest inner packet that the link takes over which this route leads, and all that goes
+  // around one, outer headers included. A size of 0 where that is not known.
+  struct LinkMtu {
+    uint16_t mtu = 0;
+    int overhead_bytes = 0;
+  };
+  virtual LinkMtu LinkMtuOf(const Route& route) = 0;
+  // Nothing has come along it for a while, so its next hop may have been asked for in vain.
+  virtual void ResolveAnew(const Route& route) = 0;
+  // A session's largest inner packet: agreed on, and what all of its paths carry.
   virtual void OnSessionMtu(PeerSlot peer, uint16_t mtu) = 0;
-  // For the log: one line for a change that an operator cares about.
+  // For the log: one line for a change that an operator cares about, or has to do something about.
   virtual void Report(const std::string& line) = 0;
+  virtual void ReportProblem(const std::string& line) = 0;
 
  protected:
   ~PeerHost() = default;
@@ -67,7 +78,10 @@ struct PeersOptions {
   AeadSuite aeads;
   std::vector<Cipher> ciphers;  // in order of preference
   int lanes = kDefaultLanes;
-  uint16_t mtu = kMinMtu;
+  uint16_t mtu = kMinMtu;  // the largest that any path may carry
+  bool answers_probes = true;
+  bool sends_parity = false;  // of bonds, which is longer than the packets that it is of
+  int workers = 1;
   DurationNs rekey_after_ns = 120 * kSecondNs;
   uint64_t rekey_after_packets = uint64_t{1} << 36;
 };
@@ -101,8 +115,9 @@ class PathPings {
 
 // One way to a peer, as the slow path keeps it.
 struct PeerPath {
+  bool exists = false;  // else there is no path of this id
   std::string name;
-  Route route;           // remote unset: not known (yet)
+  Route route;           // remote unset: not known (yet), or the path has no link now
   SourceTracker source;  // of the slow lane
   std::optional<MacStamper> stamper;
   PathPings pings;
@@ -110,19 +125,65 @@ struct PeerPath {
   TimeNs next_ping_ns = 0;
   int unanswered_pings = 0;
   TimeNs heard_ns = 0;           // the last authentic packet over it
+  uint64_t heard_sequence = 0;   // the newest of the slow lane that came over it
   uint64_t rx_datagrams = 0;     // of the workers, when they were last looked at
   std::optional<double> rtt_ms;  // smoothed
   bool up = false;
+  uint16_t link_mtu = 0;  // what its link takes; 0: not known
+  MtuSearch mtu_search;   // what it carries
+  BondPathOptions options;
+  bool told_usable = false;  // to the workers
+  bool refused = false;      // for carrying too little: the workers do not have it
+  // Whether large packets get through, as far as traffic tells.
+  TimeNs stalled_since_ns = 0;
+  uint64_t stalled_tx_packets = 0;
+  TimeNs suspected_ns = 0;
+
+  bool usable() const { return up && !refused; }
+  // The largest inner packet, as far as is known; 0: nothing is.
+  uint16_t mtu() const { return mtu_search.mtu() != 0 ? mtu_search.mtu() : link_mtu; }
 };
+
+inline constexpr char kCarriesTooLittle[] =
+    "does not carry inner packets of 1280 bytes, the least that IPv6 allows, and is not used: "
+    "raise "
+    "the MTU of its links";
+
+// A path that this end has no more, until the other end has said that it knows.
+struct GonePath {
+  uint8_t id = 0;
+  uint64_t token = 0;
+  TimeNs next_ns = 0;     // when it is told (again)
+  TimeNs give_up_ns = 0;  // by then the other end has noticed by itself
+};
+
+// How a client's peer is to send, by command, until it has said that it does so.
+struct WantedMode {
+  BondingMode mode = BondingMode::kStripe;
+  uint64_t token = 0;
+  TimeNs next_ns = 0;  // when it is told (again)
+  bool taken = false;
+};
+
+// In a handshake's features: the sender takes the bonding mode that the other end wants.
+inline constexpr uint32_t kFeatureMode = 1 << 4;
 
 struct Peer {
   PeerSlot slot = kNoPeer;
   std::string name;
   const PeerKeys* keys = nullptr;  // of the directory
   DurationNs keepalive_ns = 0;
-  bool initiates = false;       // has somewhere to send to
-  std::vector<PeerPath> paths;  // by path id
+  bool initiates = false;       // has somewhere to send to, when there is a path
+  std::vector<PeerPath> paths;  // by path id; some may not exist
   uint8_t active_path = 0;
+  std::vector<GonePath> gone_paths;  // of a client
+  // Of a server: what came over a path before this sequence is of a path that is gone.
+  std::array<uint64_t, kMaxPaths> gone_before{};
+  uint32_t features = 0;                  // of the other end, as it said in the last handshake
+  std::optional<WantedMode> wanted_mode;  // of a client
+  // Of a server: the mode that the client wants to be sent to in, and what said so.
+  std::optional<BondingMode> asked_mode;
+  uint64_t asked_mode_sequence = 0;
 
   // Initiating.
   std::optional<InitiatorHandshake> attempt;
@@ -145,7 +206,8 @@ struct Peer {
   bool confirmed_current = false;  // of an initiator: the responder has answered under it
   TimeNs established_ns = 0;
   uint64_t packets_at_handshake = 0;
-  uint16_t mtu = 0;             // as agreed
+  uint16_t agreed_mtu = 0;
+  uint16_t mtu = 0;             // what is agreed and all usable paths carry
   uint64_t generation = 0;      // of the peer's counters
   bool completed_once = false;  // the peer holds something of our counters
 
@@ -155,6 +217,11 @@ struct Peer {
   TimeNs due_ns = 0;  // in the queue of those that time brings something; 0: not there
 
   bool established() const { return current != nullptr; }
+  const PeerPath* FindPath(size_t id) const {
+    return id < paths.size() && paths[id].exists ? &paths[id] : nullptr;
+  }
+  PeerPath* FindPath(size_t id) { return const_cast<PeerPath*>(std::as_const(*this).FindPath(id)); }
+  size_t PathCount() const;
 };
 
 class Peers {
@@ -162,13 +229,34 @@ class Peers {
   Peers(PeersOptions options, PeerHost& host);
   ~Peers();
 
-  // Before the first packet. Paths are those of a client; a server's peers come in over path ids
-  // that they choose.
-  [[nodiscard]] absl::Status Add(const PeerConfig& config, const Key& preshared_key,
-                                 std::vector<PeerPath> paths);
+  // Before the first packet. A client's peers are reached over its paths; a server's come in over
+  // path ids that they choose.
+  [[nodiscard]] absl::Status Add(const PeerConfig& config, const Key& preshared_key);
 
-  // Where a path leads, once its name was resolved.
+  // The paths of a client, which are the same towards all peers.
+  void AddPath(uint8_t path, const std::string& name, const BondPathOptions& options = {});
+  void SetPathOptions(uint8_t path, const BondPathOptions& options);
+  // Where it leads, once there is a link and the name was resolved.
   void SetPathRoute(PeerSlot peer, uint8_t path, const Route& route, TimeNs now_ns);
+  // It has no link now.
+  void SuspendPath(uint8_t path, TimeNs now_ns);
+  // It may not be used any more, though its link is there. A peer that is reached over no other
+  // path is told that the session ends, or it would go on sending here.
+  void ForbidPath(uint8_t path, TimeNs now_ns);
+  // For good: the id may come to mean another path, once that may be.
+  void RemovePath(uint8_t path, TimeNs now_ns);
+  // No peer holds anything of an earlier path of this id.
+  bool MayUsePath(uint8_t path) const;
+  // The network has changed: every path is pinged at once, so that the other end learns of another
+  // source address, and this one of a dead path.
+  void PingPaths(TimeNs now_ns);
+  // What is known of the MTU of every path is looked at again: that of a link has changed.
+  void SearchMtus(TimeNs now_ns);
+  // By command. A client's holds for both directions; a server's own counts again for clients that
+  // have asked for another.
+  void SetMode(BondingMode mode, TimeNs now_ns);
+  // Traffic over this path seems to go nowhere though pings are answered.
+  void SuspectBlackHole(PeerSlot peer, uint8_t path, TimeNs now_ns);
 
   // A datagram that came to a slow-lane socket, or that a worker passed on. `datagram` is opened in
   // place. True when it belongs to a worker's lane after all.
@@ -209,30 +297,52 @@ class Peers {
   void OnCookie(Bytes datagram, TimeNs now_ns);
   std::unique_ptr<const Keypair> MakeKeypair(Peer& peer, const TransportRoots& roots,
                                              uint32_t local_index, uint32_t remote_index,
-                                             uint8_t cipher, uint8_t lanes, bool continues,
+                                             uint8_t cipher, uint8_t lanes, uint32_t features,
                                              TimeNs now_ns);
   void Announce(Peer& peer, const Keypair& keypair);
   void Withdraw(Peer& peer, std::unique_ptr<const Keypair>& keypair);
   void UseForSending(Peer& peer, TimeNs now_ns);
   void PromoteNext(Peer& peer, TimeNs now_ns);
   void DropSession(Peer& peer, const char* why);
-  uint32_t FreshIndex();
+  uint32_t FreshIndex(PeerSlot slot);
+  uint32_t Features(const Peer& peer) const;
   uint8_t OfferedCiphers() const;
   uint8_t PickCipher(uint8_t offered) const;
   uint16_t AgreedMtu(uint16_t theirs) const;
 
   // The slow lane.
   void OnSealed(const Header& header, MutableBytes datagram, const Route& back, TimeNs now_ns);
-  void OnControl(Peer& peer, PeerPath& path, uint8_t path_id, const Keypair& keypair,
+  void OnControl(Peer& peer, uint8_t path_id, const Header& header, const Keypair& keypair,
                  const Route& back, Bytes plain, TimeNs now_ns);
+  void OnPathGone(Peer& peer, uint8_t path_id, uint64_t sequence);
+  void OnMode(Peer& peer, BondingMode mode, uint64_t sequence);
+  void SendInMode(Peer& peer, std::optional<BondingMode> mode);
   void OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, TimeNs now_ns);
   void OnClose(Peer& peer, uint64_t keypair_id);
   void SendControl(Peer& peer, uint8_t path_id, const Route& route, const ControlMessage& message,
                    TimeNs now_ns);
+  void SendPlain(Peer& peer, uint8_t path_id, const Route& route, Bytes plain, TimeNs now_ns);
+  void SendProbe(Peer& peer, uint8_t path_id, const MtuSearch::Probe& probe, TimeNs now_ns);
   void SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns);
   PeerPath& PathOf(Peer& peer, uint8_t path_id);
+  void ForgetPath(Peer& peer, uint8_t path_id);
+  void TakeOnlyPath(Peer& peer);
+  void TellPathGone(Peer& peer, uint8_t path_id, TimeNs now_ns);
   void MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs now_ns);
+  void TellUsable(Peer& peer);
+  void TellPathUp(Peer& peer, uint8_t path_id);
   void ChoosePath(Peer& peer);
+  // The MTU of a path's link, and a search for what it carries beyond that.
+  void SearchMtu(Peer& peer, uint8_t path_id, TimeNs now_ns);
+  void SearchMtus(Peer& peer, TimeNs now_ns);
+  uint16_t SessionMtu(const Peer& peer) const;
+  uint16_t RoomForParity(const Peer& peer) const;
+  // After anything that they depend on has changed: which paths carry enough, and the session's
+  // MTU.
+  void UpdateMtu(Peer& peer);
+  void RefuseOrTake(Peer& peer, uint8_t path_id);
+  void TellMtu(Peer& peer);
+  bool AnswersProbes(const Peer& peer) const;
   void EndAttempt(Peer& peer);
 
   // Time.
@@ -244,6 +354,10 @@ class Peers {
   void TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
   void NoteHeard(Peer& peer, const PeerActivity& activity);
   void TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
+  void TickGonePaths(Peer& peer, TimeNs now_ns);
+  void TickWantedMode(Peer& peer, TimeNs now_ns);
+  void TickMtus(Peer& peer, TimeNs now_ns);
+  void WatchForBlackHole(Peer& peer, const PeerActivity& activity, TimeNs now_ns);
   void TickKeys(Peer& peer, TimeNs now_ns);
 
   struct IndexEntry {

@@ -6,7 +6,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "slowpath/bond_status.h"
 #include "slowpath/key_file.h"
+#include "slowpath/net_setup.h"
+#include "slowpath/path_commands.h"
 
 namespace braid {
 namespace {
@@ -30,21 +33,30 @@ double SecondsSince(TimeNs then_ns, TimeNs now_ns) {
   return Rounded(static_cast<double>(now_ns - then_ns) / kSecondNs, 1);
 }
 
-const char* PathStateName(const Peer& peer, size_t id) {
-  if (!peer.established() || !peer.paths[id].up) return "down";
-  return id == peer.active_path ? "up" : "standby";
-}
-
-std::string LocalAddress(const Config& config, const Peer& peer, size_t id) {
-  if (config.role == Role::kServer) {
-    const Route& route = peer.paths[id].route;
-    if (!route.remote.is_set()) return "";
-    const Endpoint& listen = config.tunnel.listen[route.socket_group];
+// A client's have a port for each lane, so none is told.
+std::string LocalAddress(const StatusSources& sources, const Peer& peer, size_t id) {
+  const Route& route = peer.paths[id].route;
+  if (!route.remote.is_set()) return "";
+  if (sources.paths == nullptr) {
+    const Endpoint& listen = sources.config.tunnel.listen[route.socket_group];
     return Endpoint{route.local.is_set() ? route.local : listen.address, listen.port}.ToString();
   }
-  const PathConfig& path = config.tunnel.paths[id];
-  if (path.address.is_set()) return path.address.ToString();
-  return path.interface.empty() ? "any" : path.interface;
+  const std::optional<ClientPath>& path = (*sources.paths)[id];
+  if (!path || !path->binding) return "";
+  const IpAddress local =
+      LocalAddressTowards(route.remote, path->binding->address, path->binding->device);
+  return local.is_set() ? local.ToString() : "";
+}
+
+// What a client's path has by its configuration and the network of now.
+void DescribeClientPath(const StatusSources& sources, size_t id, Json& json) {
+  if (sources.paths == nullptr || !(*sources.paths)[id]) return;
+  const ClientPath& path = *(*sources.paths)[id];
+  const std::string device = path.binding ? path.binding->device : path.config.interface;
+  json["interface"] = device.empty() ? Json() : Json(device);
+  if (!path.problem.empty()) json["problem"] = path.problem;
+  DescribePathOptions(path.config.bonding, json["options"]);
+  if (path.config.quota) json["quota"] = DescribeQuota(path.config, sources.quotas);
 }
 
 Json DescribePath(const StatusSources& sources, const Peer& peer, size_t id) {
@@ -53,14 +65,21 @@ Json DescribePath(const StatusSources& sources, const Peer& peer, size_t id) {
   const PathMeters::Reading& meter = sources.meters.Of(peer.slot, id);
   Json json;
   json["name"] = path.name;
-  json["local"] = LocalAddress(sources.config, peer, id);
+  json["interface"] = Json();
+  json["problem"] = path.refused ? Json(kCarriesTooLittle) : Json();
+  DescribeClientPath(sources, id, json);
+  json["local"] = LocalAddress(sources, peer, id);
   json["remote"] = path.route.remote.is_set() ? Json(path.route.remote.ToString()) : Json();
-  json["state"] = PathStateName(peer, id);
+  json["state"] = std::string(PathStateName(peer, id, sources.workers.BondOf(peer.slot)));
+  json["mtu"] = path.mtu() != 0 && !path.refused ? Json(path.mtu()) : Json();
   json["rtt_ms"] = path.rtt_ms ? Json(Rounded(*path.rtt_ms, 3)) : Json();
   json["loss"] = Rounded(meter.rx_loss, 4);
   json["rx_bytes"] = traffic.rx_bytes;
   json["tx_bytes"] = traffic.tx_bytes;
   json["rate_mbps"] = Rounded((meter.tx_bytes_per_s + meter.rx_bytes_per_s) * 8 / 1e6, 2);
+  if (const BondGauges* bond = sources.workers.BondOf(peer.slot)) {
+    json["sending"] = DescribeBondPath(bond->paths[id]);
+  }
   return json;
 }
 
@@ -79,9 +98,12 @@ Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   json["tx_bytes"] = totals.tx_bytes;
   json["rx_packets"] = totals.rx_packets;
   json["tx_packets"] = totals.tx_packets;
+  if (const BondGauges* bond = sources.workers.BondOf(peer.slot)) {
+    json["bond"] = DescribeBond(*bond);
+  }
   json["paths"] = Json::array();
   for (size_t id = 0; id < peer.paths.size(); ++id) {
-    json["paths"].push_back(DescribePath(sources, peer, id));
+    if (peer.paths[id].exists) json["paths"].push_back(DescribePath(sources, peer, id));
   }
   return json;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "slowpath/client_paths.h"
 #include "slowpath/config.h"
 #include "slowpath/path_meter.h"
 #include "slowpath/peers.h"
@@ -28,6 +29,8 @@ struct StatusSources {
   const std::vector<std::string>& warnings;
   TimeNs started_ns;
   TimeNs now_ns;
+  const ClientPaths* paths;  // nullptr: of a server
+  const PathQuotas& quotas;
 };
 
 nlohmann::ordered_json DescribeStatus(const StatusSources& sources);

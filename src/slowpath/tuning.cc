@@ -615,7 +615,7 @@ void Finder::Interrupts(const DeviceSurvey& device) {
                        std::to_string(wanted)});
   }
   const std::string now =
-      absl::StrFormat("%d %s on CPUs %s", queues.size(), queues.size() == 1 ? "queue" : "queues",
+      absl::StrFormat("%s on CPUs %s", Counted(static_cast<int64_t>(queues.size()), "queue"),
                       FormatCpuList({cpus.begin(), cpus.end()}));
   if (cpus.size() >= std::min(queues.size(), worker_cpus_.size())) {
     return Ok(TuneGroup::kIrq, device.name, "interrupts", now,

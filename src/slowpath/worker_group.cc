@@ -21,27 +21,31 @@ WorkerGroup::WorkerGroup(const std::vector<int>& cpus)
 
 WorkerGroup::~WorkerGroup() { Stop(); }
 
-absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device,
+absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, int mtu,
                                 const TunnelSockets& sockets) {
   WorkerOptions options;
   options.workers = workers();
   options.max_peers = std::max<size_t>(config.tunnel.peers.size(), 1);
   options.lanes = config.tunnel.lanes;
+  options.max_inner_bytes = static_cast<size_t>(mtu);
   options.offloads = device.offloads;
   options.max_gso_datagrams = config.performance.offloads ? ProbeMaxGsoDatagrams() : 1;
   options.io = ChoiceOf(config.performance.io);
   for (auto& mailbox : mailboxes_) options.mailboxes.push_back(mailbox.get());
   options.slow_path = &events_;
+  options.group = &states_;
   for (int i = 0; i < workers(); ++i) {
     options.index = i;
     options.cpu = cpus_[static_cast<size_t>(i)];
     options.tun_fd = device.queues[static_cast<size_t>(i)].get();
     options.sockets = sockets.OfWorker(i);
-    auto worker = std::make_unique<Worker>(options, mailbox(i));
+    workers_.push_back(std::make_unique<Worker>(options, mailbox(i)));
+    states_.push_back(&workers_.back()->state());
+  }
+  for (auto& worker : workers_) {
     if (absl::Status status = worker->Start(); !status.ok()) return status;
     backend_name_ = worker->backend_name();
     fallback_reason_ = worker->state().backend_fallback_reason;
-    workers_.push_back(std::move(worker));
   }
   return absl::OkStatus();
 }
@@ -73,10 +77,26 @@ bool WorkerGroup::has_waiting() const {
                      [](const auto& commands) { return !commands.empty(); });
 }
 
+void WorkerGroup::AddSockets(std::shared_ptr<const SocketGroup> sockets) {
+  Tell({.type = Command::Type::kAddSockets, .sockets = sockets.get()});
+  Retire(std::move(sockets));
+}
+
+void WorkerGroup::RemoveSockets(uint16_t group, std::shared_ptr<const void> keeper) {
+  Tell({.type = Command::Type::kRemoveSockets, .group = group});
+  Retire(std::move(keeper));
+}
+
 void WorkerGroup::SetRoutes(std::shared_ptr<const RouteTable> routes) {
   Tell({.type = Command::Type::kSetRoutes, .routes = routes.get()});
   std::swap(routes_, routes);
   if (routes != nullptr) Retire(std::move(routes));
+}
+
+void WorkerGroup::SetClassRules(std::shared_ptr<const ClassRules> rules) {
+  Tell({.type = Command::Type::kSetClassRules, .class_rules = rules.get()});
+  std::swap(class_rules_, rules);
+  if (rules != nullptr) Retire(std::move(rules));
 }
 
 void WorkerGroup::Retire(std::shared_ptr<const void> withdrawn) {
@@ -102,8 +122,8 @@ void WorkerGroup::Tick() {
   while (!retired_.empty() && passed(retired_.front())) retired_.pop_front();
 }
 
-bool WorkerGroup::HandPacket(uint8_t lane, HandedPacket&& packet) {
-  WorkerMailbox& owner = mailbox(lane % workers());
+bool WorkerGroup::HandPacket(int worker, HandedPacket&& packet) {
+  WorkerMailbox& owner = mailbox(worker);
   if (!owner.packets.TryPush(std::move(packet))) return false;
   owner.doorbell.Ring();
   return true;
@@ -148,6 +168,10 @@ WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
     totals.tx_packets += session.tx_packets.Get();
   }
   return totals;
+}
+
+const BondGauges* WorkerGroup::BondOf(PeerSlot peer) const {
+  return workers_[peer % workers_.size()]->bonds().GaugesOf(peer);
 }
 
 WorkerGroup::WorkerTotals WorkerGroup::TotalsOf(int worker) const {

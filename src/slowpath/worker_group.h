@@ -21,7 +21,7 @@ class WorkerGroup {
   ~WorkerGroup();
 
   // `device` and `sockets` outlive the group.
-  [[nodiscard]] absl::Status Start(const Config& config, const TunDevice& device,
+  [[nodiscard]] absl::Status Start(const Config& config, const TunDevice& device, int mtu,
                                    const TunnelSockets& sockets);
   void Stop();
 
@@ -29,17 +29,22 @@ class WorkerGroup {
   // is for who gives them to give no more before Tick() has found room.
   void Tell(const Command& command);
   bool has_waiting() const;
+  // Sockets that come, and those of a group that go: `keeper` closes them once no worker uses them.
+  void AddSockets(std::shared_ptr<const SocketGroup> sockets);
+  void RemoveSockets(uint16_t group, std::shared_ptr<const void> keeper);
   // Publishes another table; the one before is retired.
   void SetRoutes(std::shared_ptr<const RouteTable> routes);
   // The table as it is now; nullptr before the first.
   const RouteTable* routes() const { return routes_.get(); }
+  // The same of the rules for classes.
+  void SetClassRules(std::shared_ptr<const ClassRules> rules);
   // Lets go of something that the workers were told to forget once all of them have done so.
   void Retire(std::shared_ptr<const void> withdrawn);
   // Sends what waited for room, frees what is no longer used. Now and then.
   void Tick();
 
   // A packet of a worker's lane that came to the slow path's socket. False when there is no room.
-  bool HandPacket(uint8_t lane, HandedPacket&& packet);
+  bool HandPacket(int worker, HandedPacket&& packet);
 
   PeerActivity ActivityOf(PeerSlot peer) const;
   struct PathTotals {
@@ -57,6 +62,8 @@ class WorkerGroup {
     std::vector<uint8_t> lanes;  // that it has sealed or opened packets of
   };
   WorkerTotals TotalsOf(int worker) const;
+  // nullptr when it has none.
+  const BondGauges* BondOf(PeerSlot peer) const;
   uint64_t Drops(Drop reason) const;
   uint64_t HandedOver() const;
   bool SegmentationRefused() const;
@@ -78,11 +85,13 @@ class WorkerGroup {
 
   std::vector<std::unique_ptr<WorkerMailbox>> mailboxes_;
   SlowPathMailbox events_;
+  std::vector<const WorkerState*> states_;  // of the workers, which read each other's counters
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
   std::vector<uint64_t> commands_given_;      // by worker
   std::deque<Retired> retired_;
   std::shared_ptr<const RouteTable> routes_;
+  std::shared_ptr<const ClassRules> class_rules_;
   std::string backend_name_;
   std::string fallback_reason_;
   const std::vector<int> cpus_;

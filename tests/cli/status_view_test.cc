@@ -28,12 +28,15 @@ constexpr char kFullStatus[] = R"({
      "established": true, "cipher": "aes-256-gcm", "last_handshake_s": 92,
      "rx_bytes": 1299227607, "tx_bytes": 356515840,
      "paths": [
-       {"name": "fibre", "local": "10.20.1.1:40001", "remote": "10.20.1.2:7700", "state": "up",
+       {"name": "fibre", "interface": "eth0", "problem": null, "local": "10.20.1.1",
+        "remote": "10.20.1.2:7700", "state": "up", "mtu": 1432,
         "rtt_ms": 10.24, "loss": 0.0, "rx_bytes": 1288490188, "tx_bytes": 340000000,
         "rate_mbps": 941.3},
        {"name": "lte", "local": "[2001:db8:1234:5678:9abc:def0:1234:5678]:40002",
         "remote": "[2001:db8:ffff:eeee:dddd:cccc:bbbb:aaaa]:7700", "state": "standby",
-        "rtt_ms": 48.9, "loss": 0.0132, "rx_bytes": 10737419, "tx_bytes": 1000,
+        "rtt_ms": 48.9, "loss": 0.0132,
+        "quota": {"used_bytes": 1250000000, "limit_bytes": 50000000000, "resets": "2026-12-01"},
+        "rx_bytes": 10737419, "tx_bytes": 1000,
         "rate_mbps": 22.5}]},
     {"name": "spare", "public_key": "", "established": false, "cipher": "",
      "last_handshake_s": null, "rx_bytes": 0, "tx_bytes": 0, "paths": []}],
@@ -55,8 +58,9 @@ peer hub   established   J1dZ8yBqGmVLwkM2e9dX3p7Qn0aTtHrYcUvWxSzAfE8=
   cipher aes-256-gcm, handshake 1m 32s ago, received 1.2 GiB, sent 340.0 MiB
   path         state           rtt    loss          rate    received        sent
   fibre        up          10.2 ms     0 %  941.3 Mbit/s     1.2 GiB   324.2 MiB
-    10.20.1.1:40001 → 10.20.1.2:7700
+    eth0  10.20.1.1 → 10.20.1.2:7700  mtu 1432
   lte          standby     48.9 ms   1.3 %   22.5 Mbit/s    10.2 MiB      1000 B
+    quota 1.2 GB of 50.0 GB used, until 2026-12-01
     [2001:db8:1234:5678:9abc:def0:1234:5678]:40002
     → [2001:db8:ffff:eeee:dddd:cccc:bbbb:aaaa]:7700
 

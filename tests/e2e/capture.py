@@ -8,14 +8,17 @@ _ETH_P_ALL = 3
 _SO_RCVBUFFORCE = 33
 _OUTGOING = 4
 _IP = (0x0800, 0x86DD)
+ARP = (0x0806,)
 _BUFFER_BYTES = 64 << 20
 
 
 class Tap:
-    """Sees every IP packet that comes to a device (or, with outgoing=True, leaves by it)."""
+    """Sees every packet of these protocols that comes to a device (or, with outgoing=True, leaves
+    by it)."""
 
-    def __init__(self, ns, device, outgoing=False):
+    def __init__(self, ns, device, outgoing=False, protocols=_IP):
         self._outgoing = outgoing
+        self._protocols = protocols
         self._socket = ns.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         self._socket.bind((device, _ETH_P_ALL))
@@ -34,7 +37,7 @@ class Tap:
                 packet, address = self._socket.recvfrom(70000)
             except BlockingIOError:
                 return
-            if address[1] in _IP and (address[2] == _OUTGOING) == self._outgoing:
+            if address[1] in self._protocols and (address[2] == _OUTGOING) == self._outgoing:
                 self._seen.append(packet)
 
     def packets(self, wanted=lambda packet: True):

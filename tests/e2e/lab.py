@@ -75,16 +75,18 @@ def _die_with_parent():
 class Process:
     """A program in a namespace, with what it writes kept in two files.
 
-    It leads a session of its own; what it starts is measured with it.
+    It leads a session of its own; what it starts is measured with it. With `takes_input` it reads
+    what write() is given, else nothing.
     """
 
-    def __init__(self, command, folder, name, environment=None):
+    def __init__(self, command, folder, name, environment=None, takes_input=False):
         self.name = name
         self.out_path = os.path.join(folder, name + ".out")
         self.err_path = os.path.join(folder, name + ".err")
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self._popen = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                [str(part) for part in command], stdout=out, stderr=err,
+                stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
                 env={**os.environ, **(environment or {})}, start_new_session=True,
                 preexec_fn=_die_with_parent)
 
@@ -102,6 +104,13 @@ class Process:
     def err(self):
         with open(self.err_path, encoding="utf-8", errors="replace") as file:
             return file.read()
+
+    def write(self, text):
+        self._popen.stdin.write(text.encode())
+        self._popen.stdin.flush()
+
+    def close_input(self):
+        self._popen.stdin.close()
 
     def wait(self, seconds=30):
         return self._popen.wait(seconds)
@@ -191,10 +200,10 @@ class Namespace:
     def run(self, *command, **options):
         return run(*self.command(*command), **options)
 
-    def start(self, name, *command, environment=None):
+    def start(self, name, *command, environment=None, takes_input=False):
         """A program that goes on; the lab ends it at the latest."""
         process = Process(self.command(*command), self.lab.folder, f"{self.short}-{name}",
-                          environment)
+                          environment, takes_input)
         self.lab.processes.append(process)
         return process
 
@@ -208,22 +217,27 @@ class Namespace:
     def nft(self, rules):
         self.run("nft", "-f", "-", input=rules)
 
-    def masquerade(self, device, ports):
-        """What leaves by the device gets this machine's address, and one of the ports (1000-1999)
-        for each flow. Said again, new flows get others."""
+    def masquerade(self, match, ports=None):
+        """What matches leaves with this machine's address. With `ports` (1000-1999) that is UDP
+        only, with one of them for each flow. Said again, new flows get others."""
+        rule = f"meta l4proto udp masquerade to :{ports} random" if ports else "masquerade"
         self.nft(f"""
             table ip nat {{}}
             delete table ip nat
             table ip nat {{
                 chain out {{
                     type nat hook postrouting priority srcnat;
-                    oifname "{device}" meta l4proto udp masquerade to :{ports} random
+                    {match} {rule}
                 }}
             }}""")
 
     def forward(self):
         self.sysctl("net.ipv4.ip_forward", 1)
         self.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+    def counter(self, device, name):
+        """One of the kernel's, of a device: rx_packets is what a tunnel has written to its own."""
+        return int(self.run("cat", f"/sys/class/net/{device}/statistics/{name}").stdout)
 
     def devices(self):
         with self.entered():
@@ -257,17 +271,19 @@ class Lab:
         ns.prepare()
         return ns
 
-    def link(self, a, a_addresses, b, b_addresses, mtu=1500, queues=None):
-        """Joins two machines. Each end's device is called as the machine at the other end."""
+    def link(self, a, a_addresses, b, b_addresses, mtu=1500, queues=None, name=None):
+        """Joins two machines. Each end's device is called as the machine at the other end, or,
+        where there are several links, `name`."""
         many = f"numtxqueues {queues} numrxqueues {queues}" if queues else ""
-        a.ip(f"link add {b.short} mtu {mtu} {many} type veth "
-             f"peer name {a.short} mtu {mtu} {many} netns {b.name}")
-        for ns, device, addresses in ((a, b.short, a_addresses), (b, a.short, b_addresses)):
+        a_device, b_device = name or b.short, name or a.short
+        a.ip(f"link add {a_device} mtu {mtu} {many} type veth "
+             f"peer name {b_device} mtu {mtu} {many} netns {b.name}")
+        for ns, device, addresses in ((a, a_device, a_addresses), (b, b_device, b_addresses)):
             for address in addresses.split():
                 ns.ip(f"addr add {address} dev {device}" + (" nodad" if ":" in address else ""))
             ns.ip(f"link set {device} up")
         # The kernel takes up to a second to notice that a link is up, unless it is asked.
-        for ns, device in ((a, b.short), (b, a.short)):
+        for ns, device in ((a, a_device), (b, b_device)):
             ns.ip(f"link show dev {device}")
 
     def switch(self, short, members, mtu=1500):

@@ -24,6 +24,9 @@ def _label(name, value):
 
 
 class LabTest(unittest.TestCase):
+    # Whether others may run meanwhile: it measures nothing, and mostly waits.
+    beside_others = False
+
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
         for name, method in list(vars(cls).items()):

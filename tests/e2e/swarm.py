@@ -57,7 +57,7 @@ class SwarmServer:
         self.swarm_ns.ip(f"route add default via {BEHIND_NAT[1]}")
         nat.ip(f"route add {SOURCES} via {BEHIND_NAT[0]}")
         nat.forward()
-        nat.masquerade(self.server_ns.short, NAT_PORTS)
+        nat.masquerade(f'oifname "{self.server_ns.short}"', NAT_PORTS)
 
     def start(self, seconds=60):
         self.daemon.start(ready=False)
@@ -111,7 +111,4 @@ class SwarmServer:
 
     def tun_packets(self):
         """That the server has written to its device."""
-        shown = self.server_ns.run("cat", "/proc/net/dev").stdout
-        line = next(line for line in shown.splitlines()
-                    if line.strip().startswith(self.daemon.device + ":"))
-        return int(line.partition(":")[2].split()[1])
+        return self.server_ns.counter(self.daemon.device, "rx_packets")

@@ -41,6 +41,8 @@ def patched(datagram, offset, new):
 
 
 class BadDatagrams(LabTest):
+    beside_others = True
+
     def start(self, **options):
         client, server, stranger = (self.lab.namespace(name)
                                     for name in ("client", "server", "stranger"))

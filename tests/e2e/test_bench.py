@@ -206,6 +206,19 @@ class Bench(LabTest):
         self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
         return done.stderr
 
+    def start_peer(self, daemon, name, *arguments):
+        """One that lasts long enough for what happens to it meanwhile."""
+        return daemon.ns.start("peer", natives.braid(), "bench", "peer", name,
+                               "--socket", daemon.socket_path, *arguments)
+
+    def assert_cut_short_in_tcp_up(self, report):
+        """Of a measurement of 4 s."""
+        idle, tcp = report["measurements"]
+        self.assertEqual((idle["name"], idle["interrupted"]), ("idle", False))
+        self.assertEqual((tcp["name"], tcp["interrupted"]), ("tcp up", True))
+        self.assertLess(tcp["seconds"], 4)
+        self.assertGreater(tcp["up"]["mbps"], 0)
+
     def test_peer_from_both_sides(self):
         tunnel = Tunnel(self.lab).start()
         for daemon, name, address in ((tunnel.client, "hub", INNER[4][1]),
@@ -269,28 +282,21 @@ class Bench(LabTest):
     @each(how=(signal.SIGINT, signal.SIGTERM))
     def test_who_interrupts_is_shown_what_was_measured_so_far(self, how):
         tunnel = Tunnel(self.lab).start()
-        process = tunnel.client_ns.start("peer", natives.braid(), "bench", "peer", "hub",
-                                         "--socket", tunnel.client.socket_path, "--seconds", 4,
-                                         "--json")
+        process = self.start_peer(tunnel.client, "hub", "--seconds", 4, "--json")
         eventually(lambda: "tcp up " in process.err(), 10, "it is in the second measurement")
         process.send_signal(how)
         self.assertEqual(process.wait(5), 128 + how)
         self.assertIn("ended by", process.err().splitlines()[-1])
-        idle, tcp = json.loads(process.out())["measurements"]
-        self.assertEqual((idle["name"], idle["interrupted"]), ("idle", False))
-        self.assertEqual((tcp["name"], tcp["interrupted"]), ("tcp up", True))
-        self.assertLess(tcp["seconds"], 4)
-        self.assertGreater(tcp["up"]["mbps"], 0)
-        self.assertIn("ended by", json.loads(process.out())["error"])
+        report = json.loads(process.out())
+        self.assert_cut_short_in_tcp_up(report)
+        self.assertIn("ended by", report["error"])
         # Nothing is left of it at the other end either.
         eventually(lambda: self.stall(tunnel), 10, "others may measure", 0.3)
 
     @each(how=(signal.SIGTERM, signal.SIGKILL))
     def test_who_loses_the_other_end_is_shown_what_was_measured_so_far(self, how):
         tunnel = Tunnel(self.lab).start()
-        process = tunnel.client_ns.start("peer", natives.braid(), "bench", "peer", "hub",
-                                         "--socket", tunnel.client.socket_path, "--seconds", 4,
-                                         "--json")
+        process = self.start_peer(tunnel.client, "hub", "--seconds", 4, "--json")
         eventually(lambda: "tcp up " in process.err(), 10, "it is in the second measurement")
         if how == signal.SIGTERM:
             self.assertEqual(tunnel.server.stop(), [])
@@ -298,19 +304,14 @@ class Bench(LabTest):
             tunnel.server.kill()
         self.assertEqual(process.wait(20), 1)
         report = json.loads(process.out())
-        idle, tcp = report["measurements"]
-        self.assertEqual((idle["name"], idle["interrupted"]), ("idle", False))
-        self.assertEqual((tcp["name"], tcp["interrupted"]), ("tcp up", True))
-        self.assertLess(tcp["seconds"], 4)
-        self.assertGreater(tcp["up"]["mbps"], 0)
+        self.assert_cut_short_in_tcp_up(report)
         for text in ('"hub" broke off', "the tunnel is down", "measure again"):
             self.assertIn(text, report["error"])
         self.assertEqual(process.err().splitlines()[-1], "braid bench peer: " + report["error"])
 
     def test_who_loses_the_daemon_here_is_shown_what_was_measured_so_far(self):
         tunnel = Tunnel(self.lab).start()
-        process = tunnel.server_ns.start("peer", natives.braid(), "bench", "peer", "branch",
-                                         "--socket", tunnel.server.socket_path, "--seconds", 4)
+        process = self.start_peer(tunnel.server, "branch", "--seconds", 4)
         eventually(lambda: "tcp up " in process.out(), 10, "it is in the second measurement")
         self.assertEqual(tunnel.server.stop(), [])
         self.assertEqual(process.wait(20), 1)
@@ -400,10 +401,10 @@ class Bench(LabTest):
 
     def test_a_daemon_that_is_stopped_does_not_wait_for_a_measurement(self):
         tunnel = Tunnel(self.lab).start()
-        process = tunnel.client_ns.start("peer", natives.braid(), "bench", "peer", "hub",
-                                         "--socket", tunnel.client.socket_path, "--seconds", 60)
+        process = self.start_peer(tunnel.client, "hub", "--seconds", 60)
         eventually(lambda: "idle" in process.out(), 10, "it measures")
         started = time.monotonic()
         self.assertEqual(tunnel.server.stop(), [])
         self.assertLess(time.monotonic() - started, 5)
         self.assertEqual(process.wait(20), 1)
+        self.assertIn("broke off", process.err())

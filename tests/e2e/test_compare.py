@@ -2,12 +2,11 @@
 import json
 import os
 import signal
-import subprocess
 import tempfile
-import unittest
 
 from lab import eventually, run
 import natives
+from tool_test import ToolTest
 
 COMPARE = os.path.join(natives.ROOT, "bench", "compare")
 
@@ -34,7 +33,7 @@ exit 1
 """
 
 
-class Compare(unittest.TestCase):
+class Compare(ToolTest):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.addCleanup(self.folder.cleanup)
@@ -49,14 +48,8 @@ class Compare(unittest.TestCase):
                 file.write(text)
 
     def start(self, *options):
-        process = subprocess.Popen(
-            [COMPARE, "--peers-from", self.peers, "--rounds", "1", "--seconds", "1", *options],
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-        self.addCleanup(process.stdout.close)
-        self.addCleanup(process.stderr.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        return process
+        return self.start_tool(COMPARE, "--peers-from", self.peers, "--rounds", "1", "--seconds",
+                               "1", *options)
 
     def peer_pids(self):
         """Of the children, once both sides have started."""
@@ -67,9 +60,7 @@ class Compare(unittest.TestCase):
         return found if len(found) == 2 else []
 
     def assert_nothing_is_left(self, process):
-        self.assertNotIn(f"bt{process.pid}-", run("ip", "netns", "list").stdout)
-        self.assertEqual([name for name in os.listdir(tempfile.gettempdir())
-                          if name.startswith(f"bt{process.pid}-")], [])
+        super().assert_nothing_is_left(process)
         pids = self.peer_pids()
         self.assertEqual(len(pids), 2)
         eventually(lambda: not [pid for pid in pids if os.path.exists(f"/proc/{pid}")], 5,

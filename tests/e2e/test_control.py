@@ -22,6 +22,8 @@ def one_line(**members):
 
 
 class Control(LabTest):
+    beside_others = True
+
     def start_server(self, **options):
         self.tunnel = Tunnel(self.lab, **options)
         self.tunnel.server.start()

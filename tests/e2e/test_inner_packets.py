@@ -19,6 +19,8 @@ MTU = 1432
 
 
 class InnerPackets(LabTest):
+    beside_others = True
+
     def assert_same(self, injector, tap, family, named, hops=0):
         version = lambda packet: packet[0] >> 4 == family
         for name, packet in named:

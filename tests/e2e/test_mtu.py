@@ -23,6 +23,8 @@ def only_ipv4(config=None):
 
 
 class Mtu(LabTest):
+    beside_others = True
+
     def assert_edge(self, ns, address, family, mtu):
         fits = mtu - HEADERS[family]
         self.assertEqual(ping(ns, address, size=fits, options=("-M", "do")).received, 3)

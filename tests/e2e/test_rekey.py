@@ -12,6 +12,8 @@ EVERY_SECOND = {"security": {"rekey_after_s": 1}}
 
 
 class Rekey(LabTest):
+    beside_others = True
+
     def assert_nothing_dropped(self, tunnel):
         for daemon in tunnel.daemons:
             bad = {name: count for name, count in daemon.drops().items()

@@ -15,6 +15,8 @@ from traffic import Pinger, iperf, ping, tcp_mbps
 
 
 class Roaming(LabTest):
+    beside_others = True
+
     @each(outer=(4, 6))
     def test_the_client_gets_another_address(self, outer):
         tunnel = Tunnel(self.lab, outer=outer).start()
@@ -59,7 +61,7 @@ class Roaming(LabTest):
         tunnel = Tunnel(self.lab, machines=(client, server), server_address="10.30.1.2").start()
         pings = Pinger(client, INNER[4][1])
         eventually(pings.answers, 3, "ping is answered")
-        nat.masquerade("server", "30000-39999")
+        nat.masquerade('oifname "server"', "30000-39999")
         nat.run("conntrack", "-F", check=False)
         moved = time.time()
         pings.wait_for_answer_after(moved + 0.05, 5)
@@ -120,6 +122,8 @@ class Roaming(LabTest):
 
 
 class Addresses(LabTest):
+    beside_others = True
+
     @each(outer=(4, 6))
     @each(io=("io_uring", "epoll"))
     def test_the_server_answers_from_the_address_it_was_spoken_to(self, outer, io):

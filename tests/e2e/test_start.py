@@ -14,6 +14,8 @@ from topology import Tunnel
 
 
 class Start(LabTest):
+    beside_others = True
+
     def setUp(self):
         super().setUp()
         self.tunnel = Tunnel(self.lab)
@@ -112,6 +114,8 @@ class Start(LabTest):
 
 
 class Check(LabTest):
+    beside_others = True
+
     def check(self, config, name="config.json"):
         path = os.path.join(self.lab.folder, name)
         with open(path, "w", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ def nat_between(lab):
     lab.link(nat, "10.30.1.1/24", server, "10.30.1.2/24")
     client.ip("route add default via 10.20.1.2")
     nat.forward()
-    nat.masquerade("server", "20000-29999")
+    nat.masquerade('oifname "server"', "20000-29999")
     return client, nat, server
 
 

@@ -61,20 +61,21 @@ _next_port = 5200
 
 
 class Iperf:
-    """iperf3 between two machines, in the background."""
+    """iperf3 between two machines, in the background. `wrap` is what it is run by, as mptcpize."""
 
-    def __init__(self, server, client, address, *options, seconds=1, omit=0):
+    def __init__(self, server, client, address, *options, seconds=1, omit=0, wrap=()):
         global _next_port
         _next_port += 1
         self.what = " ".join(["iperf3", address, *map(str, options)])
         self.seconds = seconds + omit
-        self.server = server.start(f"iperf{_next_port}", "iperf3", "-s", "-1", "-p", _next_port,
-                                   "--forceflush")
+        self.server = server.start(f"iperf{_next_port}", *wrap, "iperf3", "-s", "-1", "-p",
+                                   _next_port, "--forceflush")
         eventually(lambda: "listening" in self.server.out(), 5, "iperf3 listens")
         # -J goes last: an error then comes as JSON too.
         length = () if "-n" in options else ("-t", seconds, "-O", omit)
-        self.client = client.start(f"iperf-client{_next_port}", "iperf3", "-c", address, "-p",
-                                   _next_port, "--connect-timeout", 5000, *length, *options, "-J")
+        self.client = client.start(f"iperf-client{_next_port}", *wrap, "iperf3", "-c", address,
+                                   "-p", _next_port, "--connect-timeout", 5000, *length, *options,
+                                   "-J")
 
     def __enter__(self):
         return self
@@ -105,7 +106,10 @@ def tcp_mbps(report):
     return report["end"]["sum_received"]["bits_per_second"] / 1e6
 
 
-def flood(server, client, address, size="64", seconds=0.5, rate=0, flows=1, port=5190, uso=1):
+UDP_PORT = 5190
+
+
+def flood(server, client, address, size="64", seconds=0.5, rate=0, flows=1, port=UDP_PORT, uso=1):
     """Numbered datagrams from `client` to `server`; returns the receiver's and sender's counts.
 
     `uso` of them go in one send, and the receiver takes them joined.

@@ -76,6 +76,18 @@ TEST_F(LaneTest, OpensWhatWasSealed) {
   EXPECT_EQ(sender_.sequence(), 300u);
 }
 
+TEST_F(LaneTest, AnotherPathOfTheSameIdIsNotChargedWithTheLossesOfTheFirst) {
+  const auto keys = Make(1);
+  ASSERT_EQ(Open(keys.server, Seal(keys.client, {1}, 2)), std::nullopt);
+  for (int lost = 0; lost < 100; ++lost) Seal(keys.client, {1}, 2);
+  receiver_.ForgetPath(2);
+  ASSERT_EQ(Open(keys.server, Seal(keys.client, {1}, 2)), std::nullopt);
+  EXPECT_EQ(opened_.path_advance, 1u);
+  Seal(keys.client, {1}, 2);
+  ASSERT_EQ(Open(keys.server, Seal(keys.client, {1}, 2)), std::nullopt);
+  EXPECT_EQ(opened_.path_advance, 2u);
+}
+
 TEST_F(LaneTest, RefusesReplays) {
   const auto keys = Make(1);
   std::vector<Buffer> sent;
@@ -96,6 +108,27 @@ TEST_F(LaneTest, OpensInAnyOrderWithinTheWindow) {
     EXPECT_FALSE(opened_.newest);
   }
   EXPECT_EQ(Open(keys.server, sent[oldest - 1]), Drop::replayed);
+}
+
+TEST_F(LaneTest, WhatWasRecoveredIsOpenedNoMore) {
+  const auto keys = Make(1);
+  const Buffer late = Seal(keys.client);
+  EXPECT_EQ(Open(keys.server, Seal(keys.client)), std::nullopt);
+  EXPECT_TRUE(receiver_.Recover(keys.server.generation, 0));
+  EXPECT_FALSE(receiver_.Recover(keys.server.generation, 0)) << "twice";
+  EXPECT_FALSE(receiver_.Recover(keys.server.generation, 1)) << "it was opened";
+  EXPECT_EQ(Open(keys.server, late), Drop::replayed);
+}
+
+TEST_F(LaneTest, WhatWasRecoveredFirstOfANewGenerationBeginsIt) {
+  const auto before = Make(1);
+  auto after = Make(2);
+  after.client.generation = after.server.generation = 2;
+  EXPECT_EQ(Open(before.server, Seal(before.client)), std::nullopt);
+  sender_ = {};  // the peer was started again
+  const Buffer late = Seal(after.client);
+  EXPECT_TRUE(receiver_.Recover(2, 0)) << "not the one of before";
+  EXPECT_EQ(Open(after.server, late), Drop::replayed);
 }
 
 TEST_F(LaneTest, RefusesEveryChangedBitAndChangesNothing) {

@@ -31,13 +31,13 @@ TEST(LanePool, StatesDoNotOverlap) {
   LaneState* states[3];
   for (uint8_t lane = 0; lane < 3; ++lane) {
     states[lane] = pool.Take(lane);
-    states[lane]->hello_sent_ns = lane + 100u;
-    states[lane]->paths.back().version = lane + 200u;
+    states[lane]->sources.hello_sent_ns = lane + 100u;
+    states[lane]->sources.paths.back().version = lane + 200u;
   }
   for (uint8_t lane = 0; lane < 3; ++lane) {
     EXPECT_EQ(states[lane]->id, lane);
-    EXPECT_EQ(states[lane]->hello_sent_ns, lane + 100u);
-    EXPECT_EQ(states[lane]->paths.back().version, lane + 200u);
+    EXPECT_EQ(states[lane]->sources.hello_sent_ns, lane + 100u);
+    EXPECT_EQ(states[lane]->sources.paths.back().version, lane + 200u);
   }
 }
 
@@ -50,8 +50,8 @@ TEST(LanePool, AStateThatIsUsedAgainRemembersNothing) {
   ASSERT_FALSE(state->sender.Prepare(keypair.client, 3, kSecondNs));
   uint8_t datagram[kSealOverheadBytes];
   state->sender.Seal(Kind::kData, 0, 0, {}, datagram);
-  state->hello_sent_ns = 5;
-  state->paths[2].version = 9;
+  state->sources.hello_sent_ns = 5;
+  state->sources.paths[2].version = 9;
   Header header;
   ASSERT_EQ(ReadHeader(datagram, header), HeaderVerdict::kOk);
   LaneReceiver::Opened opened;
@@ -64,8 +64,8 @@ TEST(LanePool, AStateThatIsUsedAgainRemembersNothing) {
   EXPECT_EQ(state->id, 4);
   EXPECT_EQ(state->sender.sequence(), 0u);
   EXPECT_EQ(state->sender.left(), 0u);
-  EXPECT_EQ(state->hello_sent_ns, 0u);
-  EXPECT_EQ(state->paths[2].version, 0u);
+  EXPECT_EQ(state->sources.hello_sent_ns, 0u);
+  EXPECT_EQ(state->sources.paths[2].version, 0u);
   std::copy(std::begin(datagram), std::end(datagram), copy);
   EXPECT_FALSE(state->receiver.Open(keypair.server, header, copy, kSecondNs, opened));
 }

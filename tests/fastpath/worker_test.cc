@@ -626,7 +626,17 @@ TEST_P(WorkerTest, CommandsAndTrafficInBothDirections) {
 
 // --- A client's sockets ---
 
-class ClientSockets : public ::testing::TestWithParam<std::tuple<BackendChoice, int>> {};
+class ClientSockets : public ::testing::TestWithParam<std::tuple<BackendChoice, int>> {
+ protected:
+  ClientSockets()
+      : rig_({.io = std::get<0>(GetParam()),
+              .workers = std::get<1>(GetParam()),
+              .socket_for_each_lane = true}) {
+    rig_.SetUpPeer();
+  }
+
+  WorkerRig rig_;
+};
 INSTANTIATE_TEST_SUITE_P(Backends, ClientSockets,
                          ::testing::Combine(::testing::Values(BackendChoice::kEpoll,
                                                               BackendChoice::kUring),
@@ -634,32 +644,135 @@ INSTANTIATE_TEST_SUITE_P(Backends, ClientSockets,
                          Name);
 
 TEST_P(ClientSockets, EachLaneSpeaksThroughItsOwn) {
-  WorkerRig rig({.io = std::get<0>(GetParam()),
-                 .workers = std::get<1>(GetParam()),
-                 .socket_for_each_lane = true});
-  rig.SetUpPeer();
   for (uint16_t port = 1000; port < 1050; ++port) {
-    rig.IntoTun(0, BuildPacket(ToPeer(port)));
-    const auto out = rig.NextAtPeer();
+    rig_.IntoTun(0, BuildPacket(ToPeer(port)));
+    const auto out = rig_.NextAtPeer();
     ASSERT_TRUE(out);
-    EXPECT_EQ(out->from, rig.sockets[out->header.lane].local);
+    EXPECT_EQ(out->from, rig_.sockets[out->header.lane].local);
   }
-  EXPECT_EQ(rig.AllDrops(), 0u);
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+// Another path, of sockets that come and go while packets go out.
+TEST_P(ClientSockets, ComeAndGoByCommandUnderTraffic) {
+  constexpr uint16_t kGroup = 3;
+  constexpr uint8_t kPath = 1;
+  const IpAddress loopback = IpAddress::Parse("127.0.0.1").value();
+  uint16_t port = 1;
+  const auto send_and_take = [&](size_t packets) {
+    std::set<Endpoint> from;
+    for (size_t i = 0; i < packets; ++i) {
+      rig_.IntoTun(i % rig_.workers.size(), BuildPacket(ToPeer(++port)));
+      const auto out = rig_.NextAtPeer();
+      EXPECT_TRUE(out);
+      if (!out) break;
+      from.insert(out->from);
+    }
+    return from;
+  };
+  std::set<Endpoint> fixed;
+  for (const UdpSocket& socket : rig_.sockets) fixed.insert(socket.local);
+  for (int round = 0; round < 30; ++round) {
+    std::vector<UdpSocket> sockets;
+    std::set<Endpoint> own;
+    SocketGroup group{kGroup, std::vector<std::vector<WorkerSocket>>(rig_.workers.size())};
+    for (int lane = 0; lane < kRigLanes; ++lane) {
+      sockets.push_back(OpenUdp({loopback, 0, "", false, true}).value());
+      own.insert(sockets.back().local);
+      group.by_worker[static_cast<size_t>(lane) % rig_.workers.size()].push_back(
+          {sockets.back().fd.get(), kGroup, static_cast<int16_t>(lane), false});
+    }
+    rig_.Tell({.type = Command::Type::kAddSockets, .sockets = &group});
+    rig_.Tell({.type = Command::Type::kSetPath,
+               .peer = 0,
+               .path = kPath,
+               .route = {rig_.peer_socket.local, {}, kGroup}});
+    rig_.Tell({.type = Command::Type::kUsePath, .peer = 0, .path = kPath});
+    ASSERT_TRUE(rig_.AwaitCommands());
+    for (const Endpoint& from : send_and_take(40)) ASSERT_TRUE(own.contains(from));
+    // What comes in by one of them is its lane's.
+    const uint8_t lane = static_cast<uint8_t>(round % kRigLanes);
+    const Buffer inner = BuildPacket(OfPeer(static_cast<uint16_t>(round + 1)));
+    SendDatagram(rig_.peer_socket.fd.get(), sockets[lane].local, {},
+                 rig_.Seal(rig_.first_keys(), lane, inner, Kind::kData, 0, kPath));
+    const auto out = rig_.NextFromTun();
+    ASSERT_TRUE(out);
+    EXPECT_EQ(out->packet, inner);
+
+    rig_.Tell({.type = Command::Type::kUsePath, .peer = 0, .path = 0});
+    rig_.Tell({.type = Command::Type::kEndPath, .peer = 0, .path = kPath});
+    rig_.Tell({.type = Command::Type::kRemoveSockets, .group = kGroup});
+    ASSERT_TRUE(rig_.AwaitCommands());
+    sockets.clear();  // nobody uses them now
+    for (const Endpoint& from : send_and_take(10)) ASSERT_TRUE(fixed.contains(from));
+  }
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+TEST_P(ClientSockets, WithoutSocketsAPathSendsNothingAndCounts) {
+  rig_.Tell({.type = Command::Type::kRemoveSockets, .group = 0});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  rig_.IntoTun(0, BuildPacket(ToPeer(1)));
+  EXPECT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::no_path) == 1; }));
+  EXPECT_EQ(rig_.AllDrops(), 1u);
+}
+
+TEST_P(ClientSockets, ThatSocketsCouldNotBeAddedIsTold) {
+  constexpr uint16_t kGroup = 7;
+  SocketGroup group{kGroup, std::vector<std::vector<WorkerSocket>>(rig_.workers.size())};
+  group.by_worker[0].push_back({1'000'000, kGroup, 0, false});  // no descriptor has this number
+  rig_.Tell({.type = Command::Type::kAddSockets, .sockets = &group});
+  const auto event = rig_.NextEvent(Event::Type::kNoSockets);
+  ASSERT_TRUE(event);
+  EXPECT_EQ(event->group, kGroup);
+  EXPECT_GT(event->length, 10);
+  ASSERT_TRUE(rig_.AwaitCommands());  // the others have looked at the group, too
+  rig_.IntoTun(0, BuildPacket(ToPeer(1)));
+  EXPECT_TRUE(rig_.NextAtPeer()) << "the others go on";
+}
+
+// A path that ends, and the next one of its id: neither its bytes nor its losses are the next
+// one's.
+TEST_P(ClientSockets, APathThatBeginsCountsAnew) {
+  const auto route = Route{rig_.peer_socket.local, {}, 0};
+  const auto of_path = [&](Counter PathTraffic::*counter) {
+    uint64_t sum = 0;
+    for (const auto& worker : rig_.workers) {
+      sum += (worker->state().sessions[0]->traffic[0].*counter).Get();
+    }
+    return sum;
+  };
+  const auto arrive = [&](uint16_t port) {
+    rig_.ToSocket(3, rig_.Seal(rig_.first_keys(), 3, BuildPacket(OfPeer(port))));
+    ASSERT_TRUE(rig_.NextFromTun());
+  };
+  arrive(1);
+  for (int lost = 0; lost < 50; ++lost) rig_.Seal(rig_.first_keys(), 3, BuildPacket(OfPeer(2)));
+  rig_.Tell({.type = Command::Type::kEndPath, .peer = 0, .path = 0});
+  rig_.Tell({.type = Command::Type::kSetPath, .peer = 0, .path = 0, .route = route});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  EXPECT_EQ(of_path(&PathTraffic::rx_bytes), 0u);
+  arrive(3);
+  EXPECT_EQ(of_path(&PathTraffic::rx_datagrams), 1u);
+  EXPECT_EQ(of_path(&PathTraffic::rx_expected), 1u);
+  // A change of its route is not another path.
+  rig_.Tell({.type = Command::Type::kSetPath, .peer = 0, .path = 0, .route = route});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  rig_.Seal(rig_.first_keys(), 3, BuildPacket(OfPeer(4)));
+  arrive(5);
+  EXPECT_EQ(of_path(&PathTraffic::rx_datagrams), 2u);
+  EXPECT_EQ(of_path(&PathTraffic::rx_expected), 3u);
 }
 
 TEST_P(ClientSockets, AServerThatAnswersALaneAtAnothersPortIsToldTheRightOne) {
-  WorkerRig rig({.io = std::get<0>(GetParam()),
-                 .workers = std::get<1>(GetParam()),
-                 .socket_for_each_lane = true});
-  rig.SetUpPeer();
-  rig.ToSocket(9, rig.Seal(rig.first_keys(), 4, BuildPacket(OfPeer(2000))));
-  const auto out = rig.NextFromTun();
+  rig_.ToSocket(9, rig_.Seal(rig_.first_keys(), 4, BuildPacket(OfPeer(2000))));
+  const auto out = rig_.NextFromTun();
   ASSERT_TRUE(out) << "it is no less authentic";
-  EXPECT_EQ(out->worker, 4u % rig.workers.size());
-  const auto hello = rig.NextAtPeer();
+  EXPECT_EQ(out->worker, 4u % rig_.workers.size());
+  const auto hello = rig_.NextAtPeer();
   ASSERT_TRUE(hello);
   EXPECT_EQ(hello->header.lane, 4);
-  EXPECT_EQ(hello->from, rig.sockets[4].local);
+  EXPECT_EQ(hello->from, rig_.sockets[4].local);
   ControlMessage message{};
   ASSERT_EQ(ReadControlMessage(hello->plain, message), ControlVerdict::kOk);
   EXPECT_EQ(message.type, ControlMessage::Type::kHello);

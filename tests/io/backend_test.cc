@@ -617,6 +617,131 @@ TEST_P(BackendTest, CarriesAPingToTheKernelAndItsAnswerBack) {
   });
 }
 
+// Sends without the help of a backend.
+void SendPlain(const UdpSocket& from, const Endpoint& to, const Buffer& payload) {
+  sockaddr_storage address;
+  const socklen_t length = to.To(address);
+  EXPECT_EQ(sendto(from.fd.get(), payload.data(), payload.size(), 0,
+                   reinterpret_cast<sockaddr*>(&address), length),
+            static_cast<ssize_t>(payload.size()));
+}
+
+// More often than a backend has places for sockets, and each time the next one gets the number of
+// the one before while datagrams of that are still on their way.
+TEST_P(BackendTest, ARemovedSocketIsNotTakenForTheNextOfItsNumber) {
+  InNetwork([] {
+    constexpr int kRounds = 2500;
+    Bench bench = MakeBench();
+    const UdpSocket from = OpenSocket("127.0.0.1");
+    int number = -1;
+    for (int round = 0; round < kRounds; ++round) {
+      UdpSocket socket = OpenSocket("127.0.0.1");
+      if (number < 0) number = socket.fd.get();
+      ASSERT_EQ(socket.fd.get(), number);
+      const auto id = static_cast<uint16_t>(round % 7);
+      ASSERT_TRUE(bench.backend->AddSocket(number, id).ok()) << "round " << round;
+      const Buffer payload = {static_cast<uint8_t>(round), static_cast<uint8_t>(round >> 8)};
+      SendPlain(from, socket.local, payload);
+      bench.PollForDatagrams(1);
+      ASSERT_EQ(bench.recorder.datagrams.size(), 1u) << "round " << round;
+      EXPECT_EQ(bench.recorder.datagrams[0].bytes, payload);
+      EXPECT_EQ(bench.recorder.datagrams[0].arrival.socket_id, id);
+      bench.recorder.datagrams.clear();
+      // This one arrives, but nobody may see it any more.
+      SendPlain(from, socket.local, {0xde, 0xad});
+      bench.backend->RemoveSocket(number);
+    }
+    bench.backend->Poll(kMillisecondNs, bench.recorder);
+    EXPECT_TRUE(bench.recorder.datagrams.empty());
+    EXPECT_EQ(
+        bench.pool->available(),
+        kPoolBuffers - (GetParam() == BackendChoice::kUring ? kReceiveBuffers + kTunReadBatch : 0))
+        << "a buffer was lost";
+  });
+}
+
+// By the sink, in the middle of what one Poll brought of it and of another.
+TEST_P(BackendTest, ASocketMayBeRemovedByTheSink) {
+  InNetwork([] {
+    Bench bench = MakeBench();
+    const UdpSocket one = OpenSocket("127.0.0.1");
+    const UdpSocket other = OpenSocket("127.0.0.1");
+    ASSERT_TRUE(bench.backend->AddSocket(one.fd.get(), 1).ok());
+    ASSERT_TRUE(bench.backend->AddSocket(other.fd.get(), 2).ok());
+    struct Remover final : Backend::Sink {
+      void OnTunPacket(PacketPtr) override {}
+      void OnDatagrams(PacketPtr, const Arrival& arrival) override {
+        ++arrived[arrival.socket_id];
+        // The first to come ends the other one, and itself.
+        if (arrived.size() > 1 || arrived.begin()->second > 1) return;
+        for (const int fd : fds) backend->RemoveSocket(fd);
+      }
+      std::map<int, int> arrived;
+      std::vector<int> fds;
+      Backend* backend = nullptr;
+    } remover;
+    remover.backend = bench.backend.get();
+    remover.fds = {one.fd.get(), other.fd.get()};
+    bench.backend->Poll(0, remover);  // arms the reads
+    for (int i = 0; i < 10; ++i) {
+      const UdpSocket from = OpenSocket("127.0.0.1");  // each another, so that none are joined
+      SendPlain(from, one.local, {1});
+      SendPlain(from, other.local, {2});
+    }
+    for (int i = 0; i < 10; ++i) bench.backend->Poll(kMillisecondNs, remover);
+    EXPECT_EQ(remover.arrived.size(), 1u);
+    EXPECT_EQ(remover.arrived.begin()->second, 1);
+  });
+}
+
+TEST_P(BackendTest, ARemovedSocketsPortIsFreeOnceItIsClosed) {
+  InNetwork([] {
+    Bench bench = MakeBench();
+    const UdpSocket other = OpenSocket("127.0.0.1");
+    ASSERT_TRUE(bench.backend->AddSocket(other.fd.get(), 1).ok());
+    UdpSocket socket = OpenSocket("127.0.0.1");
+    const Endpoint at = socket.local;
+    ASSERT_TRUE(bench.backend->AddSocket(socket.fd.get(), 0).ok());
+    bench.backend->Poll(0, bench.recorder);
+    bench.backend->RemoveSocket(socket.fd.get());
+    bench.backend->RemoveSocket(socket.fd.get());  // nothing more to do
+    socket = {};
+    bool is_free = false;
+    bench.PollUntil([&] { return is_free = is_free || OpenUdp({at.address, at.port}).ok(); });
+    EXPECT_TRUE(is_free);
+    // The one that stayed is still served.
+    SendPlain(OpenSocket("127.0.0.1"), other.local, {7});
+    bench.PollForDatagrams(1);
+    EXPECT_EQ(bench.recorder.Taken(), std::vector<Buffer>{{7}});
+  });
+}
+
+TEST_P(BackendTest, ARequestThroughADescriptorThatIsNotThereFails) {
+  InNetwork([] {
+    Bench bench = MakeBench();
+    const UdpSocket from = OpenSocket("127.0.0.1");
+    const UdpSocket to = OpenSocket("127.0.0.1");
+    ASSERT_TRUE(bench.backend->AddSocket(to.fd.get(), 0).ok());
+    ASSERT_TRUE(bench.backend->AddSocket(from.fd.get(), 0).ok());
+    bench.backend->RemoveSocket(from.fd.get());
+    const Buffer payload(10, 1);
+    SendRequest removed = Request(from, to.local, payload, payload.size());
+    SendRequest never = Request(from, to.local, payload, payload.size());
+    never.fd = -1;
+    iovec part{};
+    WriteRequest write{from.fd.get(), {&part, 1}, 0};
+    bench.backend->Send(removed);
+    bench.backend->Send(never);
+    bench.backend->Write(write);
+    bench.backend->Flush();
+    EXPECT_EQ(removed.error, EBADF);
+    EXPECT_EQ(never.error, EBADF);
+    EXPECT_EQ(write.error, EBADF);
+    bench.backend->Poll(kMillisecondNs, bench.recorder);
+    EXPECT_TRUE(bench.recorder.datagrams.empty());
+  });
+}
+
 TEST_P(BackendTest, LetsGoOfItsBuffersWhenItGoes) {
   InNetwork([] {
     Bench bench = MakeBench();

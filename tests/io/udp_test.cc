@@ -150,7 +150,7 @@ TEST(Udp, CountsWhatTheReceiveQueueHadNoRoomFor) {
   });
 }
 
-TEST(Udp, SteersEveryLaneToItsWorkerAndTheSlowLaneToTheLastSocket) {
+TEST(Udp, SteersLanesToTheirWorkersABondToItsOwnAndTheSlowLaneToTheLastSocket) {
   testing::InFreshNetwork([] {
     for (const char* text : {"127.0.0.1", "0.0.0.0", "::1", "::"}) {
       for (const int workers : {1, 2, 3, 7}) {
@@ -169,9 +169,14 @@ TEST(Udp, SteersEveryLaneToItsWorkerAndTheSlowLaneToTheLastSocket) {
           // Each from a port of its own, so that the kernel's hash of ports would show.
           const UdpSocket client = Open({Address(to.address.is_v6() ? "::1" : "127.0.0.1")});
           std::vector<uint8_t> datagram(kHeaderBytes);
+          const uint32_t session = 0x80000001u * static_cast<uint32_t>(lane);
+          StoreBe32(&datagram[4], session);
           datagram[8] = static_cast<uint8_t>(lane);
+          const int owner = lane >= kFirstBondLane
+                                ? static_cast<int>(session % static_cast<uint32_t>(workers))
+                                : lane % workers;
           ASSERT_EQ(SendTo(client, to, datagram), static_cast<ssize_t>(datagram.size()));
-          ASSERT_EQ(WhoReceived(sockets), lane == kSlowLane ? workers : lane % workers)
+          ASSERT_EQ(WhoReceived(sockets), lane == kSlowLane ? workers : owner)
               << text << " lane " << lane;
           for (const size_t bytes : {0, 1, 8}) {
             if (lane % 32 != 0) continue;

@@ -97,7 +97,7 @@ TEST(ConfigTest, MinimalClientHasTheDefaults) {
   EXPECT_EQ(config.tunnel.paths[0].interface, "");
   EXPECT_FALSE(config.tunnel.paths[0].endpoint.has_value());
   EXPECT_EQ(config.tunnel.lanes, 16);
-  EXPECT_EQ(config.tunnel.bonding_mode, BondingMode::kStripe);
+  EXPECT_EQ(config.tunnel.bonding.mode, BondingMode::kStripe);
   EXPECT_EQ(config.tunnel.ciphers, (std::vector{Cipher::kAes256Gcm, Cipher::kChaCha20Poly1305}));
   ASSERT_EQ(config.tunnel.peers.size(), 1u);
   EXPECT_EQ(config.tunnel.peers[0].keepalive_ms, 2000);
@@ -114,6 +114,43 @@ TEST(ConfigTest, MinimalClientHasTheDefaults) {
   EXPECT_EQ(config.log.format, LogFormat::kText);
 }
 
+TEST(ConfigTest, PathsMayBeFoundByThemselves) {
+  json tree = Client();
+  EXPECT_FALSE(Good(tree).tunnel.auto_paths);
+  tree["tunnel"]["paths"] = "auto";
+  const Config config = Good(tree);
+  EXPECT_TRUE(config.tunnel.auto_paths);
+  EXPECT_TRUE(config.tunnel.paths.empty());
+  EXPECT_TRUE(Good(Client(), {{"BRAID_TUNNEL__PATHS", "auto"}}).tunnel.auto_paths);
+  // Nobody says where they lead.
+  ExpectOneMistake(Parse(Without(tree, "/tunnel/peers/0/endpoints")), "/tunnel/peers/0/endpoints",
+                   "at least one");
+  tree = Client();
+  tree["tunnel"]["paths"] = "all";
+  ExpectOneMistake(Parse(tree), "/tunnel/paths", "\"auto\"");
+}
+
+TEST(ConfigTest, APathIsReadByItselfUnderTheSameRules) {
+  const auto parse = [](const char* text) { return ParsePath(json::parse(text), "braid0"); };
+  const auto path = parse(R"({"name": "lte", "interface": "wwan0", "endpoint": "[fd00::1]:7"})");
+  ASSERT_TRUE(path.ok()) << path.status();
+  EXPECT_EQ(path->name, "lte");
+  EXPECT_EQ(path->interface, "wwan0");
+  EXPECT_EQ(path->endpoint->port, 7);
+  for (const auto& [text, words] : std::vector<std::pair<const char*, const char*>>{
+           {R"([])", "must be an object"},
+           {R"({"name": "x"})", "\"interface\" to send from"},
+           {R"({"interface": "eth0"})", "name"},
+           {R"({"name": "x", "interface": "braid0"})", "the tunnel's own device"},
+           {R"({"name": "x", "interface": "eth0", "speed": 1})", "speed is not a known key"},
+           {R"({"name": "x", "address": "10.0.0.1", "endpoint": "[fd00::1]:7"})", "same family"}}) {
+    const auto wrong = parse(text);
+    EXPECT_EQ(wrong.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(std::string(wrong.status().message()).find(words), std::string::npos)
+        << wrong.status();
+  }
+}
+
 TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   json tree = Client();
   tree.merge_patch(json::parse(R"({
@@ -122,7 +159,7 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
     "tunnel": {
       "paths": [
         {"name": "fibre", "address": "10.20.1.1", "endpoint": "10.20.1.2:7700"},
-        {"name": "lte", "interface": "wwan0"},
+        {"name": "lte", "interface": "wwan0", "quota": {"gb": 0.5, "reset_day": 31}},
         {"name": "six", "address": "2001:db8::1", "endpoint": "[2001:db8::2]:1"}],
       "lanes": 128, "bonding": {"mode": "redundant"}, "ciphers": ["chacha20-poly1305"]},
     "control": {"socket": "b.sock", "http": {"address": "127.0.0.1:7780"}},
@@ -143,6 +180,8 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   EXPECT_EQ(config.tunnel.paths[0].endpoint,
             (HostPort{"10.20.1.2", 7700, *IpAddress::Parse("10.20.1.2")}));
   EXPECT_EQ(config.tunnel.paths[1].interface, "wwan0");
+  EXPECT_EQ(config.tunnel.paths[1].quota, (QuotaConfig{500'000'000, 31}));
+  EXPECT_EQ(config.tunnel.paths[0].quota, std::nullopt);
   EXPECT_EQ(config.tunnel.paths[2].endpoint,
             (HostPort{"2001:db8::2", 1, *IpAddress::Parse("2001:db8::2")}));
   const PeerConfig& peer = config.tunnel.peers[0];
@@ -152,7 +191,7 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   EXPECT_EQ(peer.preshared_key_file, "/keys/psk");
   EXPECT_EQ(peer.keepalive_ms, 500);
   EXPECT_EQ(config.tunnel.lanes, 128);
-  EXPECT_EQ(config.tunnel.bonding_mode, BondingMode::kRedundant);
+  EXPECT_EQ(config.tunnel.bonding.mode, BondingMode::kRedundant);
   EXPECT_EQ(config.tunnel.ciphers, std::vector{Cipher::kChaCha20Poly1305});
   EXPECT_EQ(config.control.socket, "/etc/braid/b.sock");
   EXPECT_EQ(config.control.http_address, Endpoint::Parse("127.0.0.1:7780"));
@@ -166,9 +205,20 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   EXPECT_EQ(config.log.format, LogFormat::kJson);
 }
 
+TEST(ConfigTest, ClassesOfPortsAreRead) {
+  const json rules = json::parse(R"([
+    {"protocol": "udp", "ports": [5060, "16384-32767", "9"], "class": "realtime"},
+    {"protocol": "tcp", "ports": [22], "class": "interactive"}])");
+  EXPECT_EQ(
+      Good(With(Client(), "/tunnel/bonding/classes", rules)).tunnel.class_rules,
+      (std::vector<ClassRule>{{17, {{5060, 5060}, {16384, 32767}, {9, 9}}, TrafficClass::kRealtime},
+                              {6, {{22, 22}}, TrafficClass::kInteractive}}));
+}
+
 TEST(ConfigTest, EveryNameOfAChoiceIsKnown) {
   const std::pair<const char*, std::vector<const char*>> choices[] = {
       {"/tunnel/bonding/mode", {"stripe", "preferred", "redundant"}},
+      {"/tunnel/bonding/fec", {"off", "auto"}},
       {"/performance/io", {"auto", "io_uring", "epoll"}},
       {"/performance/aead", {"auto", "ipsec-mb", "sodium"}},
       {"/performance/workers", {"auto"}},
@@ -180,8 +230,29 @@ TEST(ConfigTest, EveryNameOfAChoiceIsKnown) {
     ExpectOneMistake(Parse(With(Client(), pointer, "AUTO")), pointer);
     ExpectOneMistake(Parse(With(Client(), pointer, json::array())), pointer);
   }
-  EXPECT_EQ(Good(With(Client(), "/tunnel/bonding/mode", "preferred")).tunnel.bonding_mode,
+  EXPECT_EQ(Good(With(Client(), "/tunnel/bonding/mode", "preferred")).tunnel.bonding.mode,
             BondingMode::kPreferred);
+}
+
+TEST(ConfigTest, FecIsOffOrByLossesOrARatio) {
+  constexpr char kFec[] = "/tunnel/bonding/fec";
+  EXPECT_EQ(Good(Client()).tunnel.bonding.fec, FecMode::kOff);
+  EXPECT_EQ(Good(With(Client(), kFec, "off")).tunnel.bonding.fec, FecMode::kOff);
+  EXPECT_EQ(Good(With(Client(), kFec, "auto")).tunnel.bonding.fec, FecMode::kAuto);
+  for (const double ratio : {0.01, 0.1, 1.0}) {
+    const BondOptions bonding = Good(With(Client(), kFec, ratio)).tunnel.bonding;
+    EXPECT_EQ(bonding.fec, FecMode::kRatio);
+    EXPECT_EQ(bonding.fec_ratio, ratio);
+  }
+  EXPECT_EQ(Good(With(Client(), kFec, 1)).tunnel.bonding.fec_ratio, 1);
+  for (const json& wrong : {json(0), json(0.009), json(1.01), json(-1), json("0.1"), json(true)}) {
+    const LoadedConfig loaded = Parse(With(Client(), kFec, wrong));
+    ExpectOneMistake(loaded, kFec);
+    EXPECT_EQ(
+        loaded.mistakes[0].what,
+        "must be \"off\", \"auto\" or a number from 0.01 to 1: how much parity for each packet")
+        << wrong;
+  }
 }
 
 TEST(ConfigTest, ServerListensAndItsPeersHaveNoEndpoints) {
@@ -277,12 +348,49 @@ INSTANTIATE_TEST_SUITE_P(
     Tunnel, WrongClientTest,
     ::testing::Values(
         WrongValue{"/tunnel/listen", R"([{"address": "0.0.0.0", "port": 1}])"},
+        WrongValue{"/tunnel/paths", R"([{"name": "a", "interface": "e", "quota": 50}])",
+                   "/tunnel/paths/0/quota"},
+        WrongValue{"/tunnel/paths", R"([{"name": "a", "interface": "e", "quota": {}}])",
+                   "/tunnel/paths/0/quota/gb"},
+        WrongValue{"/tunnel/paths", R"([{"name": "a", "interface": "e", "quota": {"gb": 0}}])",
+                   "/tunnel/paths/0/quota/gb"},
+        WrongValue{"/tunnel/paths",
+                   R"([{"name": "a", "interface": "e", "quota": {"gb": 1, "reset_day": 32}}])",
+                   "/tunnel/paths/0/quota/reset_day"},
+        WrongValue{"/tunnel/bonding/classes", "{}"},
+        WrongValue{"/tunnel/bonding/classes", "[7]", "/tunnel/bonding/classes/0"},
+        WrongValue{"/tunnel/bonding/classes", R"([{"ports": [1], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/protocol"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "icmp", "ports": [1], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/protocol"},
+        WrongValue{"/tunnel/bonding/classes", R"([{"protocol": "udp", "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/ports"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "udp", "ports": [0], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/ports/0"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "udp", "ports": [1, "9-8"], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/ports/1"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "udp", "ports": ["1-65536"], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/ports/0"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "udp", "ports": ["1-2-3"], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/ports/0"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "udp", "ports": ["-3"], "class": "bulk"}])",
+                   "/tunnel/bonding/classes/0/ports/0"},
+        WrongValue{"/tunnel/bonding/classes",
+                   R"([{"protocol": "udp", "ports": [1], "class": "fast"}])",
+                   "/tunnel/bonding/classes/0/class"},
         WrongValue{"/tunnel/lanes", "0"}, WrongValue{"/tunnel/lanes", "129"},
         WrongValue{"/tunnel/ciphers", "[]"}, WrongValue{"/tunnel/ciphers", "[\"aes-256-gcm\"]"},
         WrongValue{"/tunnel/ciphers", "[\"rot13\"]", "/tunnel/ciphers/0"},
         WrongValue{"/tunnel/ciphers", "[\"chacha20-poly1305\", \"chacha20-poly1305\"]",
                    "/tunnel/ciphers/1"},
         WrongValue{"/tunnel/paths", "[]"}, WrongValue{"/tunnel/paths", "{}"},
+        WrongValue{"/tunnel/paths", "\"all\""}, WrongValue{"/tunnel/paths", "7"},
         WrongValue{"/tunnel/paths", "[1]", "/tunnel/paths/0"},
         WrongValue{"/tunnel/paths", R"([{"name": "a"}])", "/tunnel/paths/0"},
         WrongValue{"/tunnel/paths", R"([{"interface": "eth0"}])", "/tunnel/paths/0/name"},

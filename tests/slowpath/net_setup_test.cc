@@ -99,8 +99,8 @@ TEST(NetSetup, GivesTheDeviceItsAddressesItsMtuAndBringsItUp) {
     EXPECT_EQ(addresses.count("10.77.0.1"), 1u);
     EXPECT_EQ(addresses.count("fd77::1"), 1u);
     // Their networks are reached through it.
-    EXPECT_EQ(RouteMtu(At("10.77.0.9:1"), {}, ""), 1400);
-    EXPECT_EQ(RouteMtu(At("[fd77::9]:1"), {}, ""), 1400);
+    EXPECT_EQ(LocalAddressTowards(At("10.77.0.9:1"), {}, "").ToString(), "10.77.0.1");
+    EXPECT_EQ(LocalAddressTowards(At("[fd77::9]:1"), {}, "").ToString(), "fd77::1");
   });
 }
 
@@ -185,20 +185,21 @@ TEST(NetSetup, EverythingGoesAwayWithTheDevice) {
       ASSERT_TRUE(SetUpDevice(kName, {Prefix("10.77.0.1/24"), Prefix("fd77::1/64")}, 1400).ok());
     }
     EXPECT_EQ(if_nametoindex(kName), 0u);
-    EXPECT_FALSE(RouteMtu(At("10.77.0.9:1"), {}, ""));
+    EXPECT_FALSE(LocalAddressTowards(At("10.77.0.9:1"), {}, "").is_set());
   });
 }
 
-TEST(RouteMtu, IsThatOfTheWayThatWouldBeTaken) {
+TEST(LocalAddressTowards, IsThatOfTheWayThatWouldBeTaken) {
   InFreshNetwork([] {
     const TunDevice device = Tun();
-    ASSERT_TRUE(SetUpDevice(kName, {Prefix("10.77.0.1/24")}, 1350).ok());
-    EXPECT_EQ(RouteMtu(At("10.77.0.9:1"), IpAddress::Parse("10.77.0.1").value(), ""), 1350);
-    EXPECT_EQ(RouteMtu(At("10.77.0.9:1"), {}, kName), 1350);
-    EXPECT_EQ(RouteMtu(At("127.0.0.1:1"), {}, ""), 65535);  // the most that IPv4 could use
-    EXPECT_FALSE(RouteMtu(At("10.99.0.1:1"), {}, "")) << "no route leads there";
-    EXPECT_FALSE(RouteMtu(At("10.77.0.9:1"), IpAddress::Parse("10.77.0.5").value(), ""))
-        << "that address is not ours";
+    ASSERT_TRUE(SetUpDevice(kName, {Prefix("10.77.0.1/24"), Prefix("10.78.0.1/24")}, 1350).ok());
+    const IpAddress other = IpAddress::Parse("10.78.0.1").value();
+    EXPECT_EQ(LocalAddressTowards(At("10.77.0.9:1"), {}, kName).ToString(), "10.77.0.1");
+    EXPECT_EQ(LocalAddressTowards(At("10.77.0.9:1"), other, ""), other);
+    EXPECT_EQ(LocalAddressTowards(At("127.0.0.1:1"), {}, "").ToString(), "127.0.0.1");
+    EXPECT_FALSE(LocalAddressTowards(At("10.99.0.1:1"), {}, "").is_set()) << "no route";
+    const IpAddress not_ours = IpAddress::Parse("10.77.0.5").value();
+    EXPECT_FALSE(LocalAddressTowards(At("10.77.0.9:1"), not_ours, "").is_set());
   });
 }
 

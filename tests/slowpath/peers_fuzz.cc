@@ -36,8 +36,11 @@ class Host final : public PeerHost {
   void RunJob(std::unique_ptr<HandshakeJob> job) override { jobs.push_back(std::move(job)); }
   PeerActivity ActivityOf(PeerSlot) override { return {}; }
   uint64_t NextHandshakeCounter() override { return ++counter; }
+  LinkMtu LinkMtuOf(const Route&) override { return {1432, 68}; }
+  void ResolveAnew(const Route&) override {}
   void OnSessionMtu(PeerSlot, uint16_t mtu) override { Check(mtu >= kMinMtu); }
   void Report(const std::string&) override {}
+  void ReportProblem(const std::string&) override {}
 
   void RunJobsFor(Peers& peers) {
     while (!jobs.empty()) {
@@ -81,10 +84,11 @@ struct World {
     PeerConfig config;
     config.name = "client";
     config.public_key = client.options().identity.public_key;
-    Check(server.Add(config, Key{3}, {}).ok());
+    Check(server.Add(config, Key{3}).ok());
     config.name = "server";
     config.public_key = server.options().identity.public_key;
-    Check(client.Add(config, Key{3}, std::vector<PeerPath>(1)).ok());
+    Check(client.Add(config, Key{3}).ok());
+    client.AddPath(0, "link");
     client.SetPathRoute(0, 0, server_at, now_ns);
     client.Tick(now_ns);
     Deliver(client_host, server, client_at);

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
 #include <optional>
+#include <utility>
 
 #include "support/simulated_end.h"
 #include "support/simulated_network.h"
@@ -229,10 +231,12 @@ TEST_P(BadNetwork, IsLivedWith) {
   uint64_t sent = 0;
   every_tick_ = [&] { sent += client_.SendData() + server_.SendData(); };
   Start();
+  // At any moment new keys may just be under way.
+  const auto have_a_session = [this] { return BothHaveASession(); };
   Run(20 * kSecondNs);
-  ASSERT_TRUE(BothHaveASession());
+  ASSERT_TRUE(RunUntil(5 * kSecondNs, have_a_session));
   Run(400 * kSecondNs);
-  EXPECT_TRUE(BothHaveASession());
+  EXPECT_TRUE(RunUntil(5 * kSecondNs, have_a_session));
   EXPECT_GE(sent, 8200u);
   const uint64_t opened = client_.lanes[0].opened + server_.lanes[0].opened;
   EXPECT_GE(static_cast<double>(opened), 0.75 * static_cast<double>(sent));
@@ -1280,6 +1284,53 @@ TEST_F(TwoPaths, TheFirstComesBackWhenTheOtherDies) {
   EXPECT_TRUE(mobile_.peer().paths[0].up);
 }
 
+TEST_F(TwoPaths, APathThatWasSilentForSecondsIsFoundWithinAFifthOfASecond) {
+  Establish();
+  for (const DurationNs silent_ns : {4'000 * kMillisecondNs, 4'130 * kMillisecondNs}) {
+    Cut(kLink0);
+    RunBoth(silent_ns);
+    ASSERT_FALSE(mobile_.peer().paths[0].up);
+    network_.on_wire = nullptr;
+    RunBoth(300 * kMillisecondNs);
+    EXPECT_TRUE(mobile_.peer().paths[0].up);
+  }
+}
+
+TEST_F(TwoPaths, NextHopsAreResolvedAnewWhereAPathIsDown) {
+  Establish();
+  RunBoth(20 * kSecondNs);
+  mobile_.resolved_anew.clear();
+  hub_.resolved_anew.clear();
+  RunBoth(20 * kSecondNs);
+  EXPECT_TRUE(mobile_.resolved_anew.empty());
+  EXPECT_TRUE(hub_.resolved_anew.empty());
+  Cut(kLink0);
+  RunBoth(10 * kSecondNs);
+  EXPECT_GT(mobile_.resolved_anew.size(), 20u);
+  for (const Route& route : mobile_.resolved_anew) {
+    EXPECT_EQ(route, mobile_.peer().paths[0].route);
+  }
+  EXPECT_TRUE(hub_.resolved_anew.empty()) << "it has heard nothing to answer";
+  network_.on_wire = nullptr;
+  RunBoth(300 * kMillisecondNs);
+  ASSERT_FALSE(hub_.resolved_anew.empty());
+  EXPECT_EQ(hub_.resolved_anew[0], hub_.peer().paths[0].route);
+}
+
+TEST_F(TwoPaths, APathThatIsDownForLongIsPingedLessOften) {
+  Establish();
+  int pings = 0;
+  network_.on_wire = [&pings](const Datagram& datagram) {
+    pings += Over(datagram, kLink0) ? 1 : 0;
+    return !Over(datagram, kLink0);
+  };
+  RunBoth(60 * kSecondNs);
+  pings = 0;
+  RunBoth(10 * kSecondNs);
+  EXPECT_GE(pings, 15);
+  EXPECT_LE(pings, 25);
+}
+
 TEST_F(TwoPaths, AHandshakeTriesThePathsInTurn) {
   Cut(kLink0);
   hub_.Start();
@@ -1380,6 +1431,382 @@ TEST_F(TwoPaths, OnlyPeersForWhichSomethingIsDueAreLookedAt) {
   EXPECT_EQ(hub_.times_looked_at[1], 0u);
 }
 
+// --- Paths that come and go ---
+
+bool IsControl(const Datagram& datagram) {
+  return KindOf(datagram) == Kind::kControl && IsSlowLane(datagram);
+}
+
+TEST_F(TwoPaths, APathThatEndsIsForgottenByTheServerAtOnce) {
+  Establish();
+  EXPECT_FALSE(mobile_.peers().MayUsePath(0)) << "there is one";
+  mobile_.peers().RemovePath(0, network_.now_ns());
+  EXPECT_FALSE(mobile_.peers().MayUsePath(0)) << "the server does not know yet";
+  EXPECT_EQ(mobile_.peer().active_path, 1);
+  RunBoth(50 * kMillisecondNs);
+  EXPECT_TRUE(mobile_.peers().MayUsePath(0));
+  EXPECT_EQ(hub_.peer().FindPath(0), nullptr);
+  EXPECT_FALSE(hub_.lanes[0].routes[0].remote.is_set());
+  EXPECT_EQ(hub_.peer().active_path, 1);
+  EXPECT_TRUE(hub_.Reported("\"path0\" is gone"));
+  mobile_.SendData();
+  hub_.SendData();
+  RunBoth(50 * kMillisecondNs);
+  EXPECT_EQ(mobile_.lanes[0].opened_on[1], 1u);
+  EXPECT_EQ(hub_.lanes[0].opened_on[1], 1u);
+  RunBoth(20 * kSecondNs);
+  EXPECT_EQ(mobile_.keypairs_announced(), 1u) << "the other path takes no handshake";
+}
+
+TEST_F(TwoPaths, ThatAPathIsGoneIsToldUntilItIsAnswered) {
+  Establish();
+  int told = 0;
+  network_.on_wire = [&](const Datagram& datagram) {
+    return datagram.from != kLink0 || !IsControl(datagram) || ++told > 3;
+  };
+  mobile_.peers().RemovePath(1, network_.now_ns());
+  RunBoth(100 * kMillisecondNs);
+  EXPECT_NE(hub_.peer().FindPath(1), nullptr);
+  RunBoth(4 * kSecondNs);
+  EXPECT_EQ(hub_.peer().FindPath(1), nullptr);
+  EXPECT_TRUE(mobile_.peers().MayUsePath(1));
+}
+
+TEST_F(TwoPaths, AnIdIsFreeInTheEndAlsoWhenNobodyAnswers) {
+  Establish();
+  network_.on_wire = [](const Datagram&) { return false; };
+  mobile_.peers().RemovePath(1, network_.now_ns());
+  RunBoth(14 * kSecondNs);
+  EXPECT_FALSE(mobile_.peers().MayUsePath(1));
+  RunBoth(2 * kSecondNs);
+  EXPECT_TRUE(mobile_.peers().MayUsePath(1));
+}
+
+TEST_F(TwoPaths, WhatComesLateOverAPathThatIsGoneDoesNotBringItBack) {
+  Establish();
+  std::optional<Datagram> late;
+  network_.on_wire = [&](const Datagram& datagram) {
+    if (late || datagram.from != kLink1 || !IsControl(datagram)) return true;
+    late = datagram;
+    return false;
+  };
+  RunBoth(3 * kSecondNs);
+  ASSERT_TRUE(late);
+  mobile_.peers().RemovePath(1, network_.now_ns());
+  RunBoth(100 * kMillisecondNs);
+  ASSERT_EQ(hub_.peer().FindPath(1), nullptr);
+  network_.Inject(*late);
+  RunBoth(100 * kMillisecondNs);
+  EXPECT_EQ(hub_.peer().FindPath(1), nullptr);
+}
+
+TEST_F(TwoPaths, APathIsBackThoughItsEndIsHeardOfLater) {
+  Establish();
+  std::optional<Datagram> gone;
+  network_.on_wire = [&](const Datagram& datagram) {
+    if (gone || datagram.from != kLink0 || !IsControl(datagram)) return true;
+    gone = datagram;
+    return false;
+  };
+  mobile_.peers().SuspendPath(1, network_.now_ns());
+  ASSERT_TRUE(gone);
+  EXPECT_FALSE(mobile_.peer().paths[1].up);
+  mobile_.peers().SetPathRoute(0, 1, {kHubAt, {}, 1}, network_.now_ns());
+  RunBoth(500 * kMillisecondNs);
+  EXPECT_TRUE(mobile_.peer().paths[1].up);
+  network_.Inject(*gone);
+  RunBoth(500 * kMillisecondNs);
+  ASSERT_NE(hub_.peer().FindPath(1), nullptr);
+  EXPECT_TRUE(hub_.peer().paths[1].up);
+}
+
+TEST_F(TwoPaths, APathWithoutALinkCarriesNothingUntilItIsBack) {
+  Establish();
+  for (int round = 0; round < 3; ++round) {
+    mobile_.peers().SuspendPath(0, network_.now_ns());
+    RunBoth(100 * kMillisecondNs);
+    EXPECT_EQ(mobile_.peer().active_path, 1);
+    EXPECT_EQ(hub_.peer().active_path, 1);
+    EXPECT_EQ(hub_.peer().FindPath(0), nullptr);
+    network_.TakeLog();
+    RunBoth(10 * kSecondNs);
+    for (const Datagram& datagram : network_.TakeLog()) EXPECT_FALSE(Over(datagram, kLink0));
+    mobile_.peers().SetPathRoute(0, 0, {kHubAt, {}, 0}, network_.now_ns());
+    RunBoth(300 * kMillisecondNs);
+    EXPECT_TRUE(mobile_.peer().paths[0].up);
+    ASSERT_NE(hub_.peer().FindPath(0), nullptr);
+    EXPECT_EQ(hub_.peer().paths[0].route.remote, kLink0);
+    EXPECT_EQ(hub_.lanes[0].routes[0].remote, kLink0);
+  }
+  EXPECT_EQ(mobile_.keypairs_announced(), 1u);
+}
+
+TEST_F(TwoPaths, AnIdMeansAnotherPathOnceTheFirstIsForgotten) {
+  Establish();
+  mobile_.peers().RemovePath(1, network_.now_ns());
+  RunBoth(100 * kMillisecondNs);
+  mobile_.MoveAddress(1, kElsewhere);
+  mobile_.peers().AddPath(1, "another");
+  mobile_.peers().SetPathRoute(0, 1, {kHubAt, {}, 1}, network_.now_ns());
+  RunBoth(500 * kMillisecondNs);
+  EXPECT_TRUE(mobile_.peer().paths[1].up);
+  EXPECT_EQ(mobile_.peer().paths[1].name, "another");
+  ASSERT_NE(hub_.peer().FindPath(1), nullptr);
+  EXPECT_EQ(hub_.peer().paths[1].route.remote, kElsewhere);
+}
+
+TEST_F(TwoPaths, AThirdPathComesAndCarriesTheTrafficAlone) {
+  Establish();
+  mobile_.addresses.push_back(kElsewhere);
+  mobile_.MoveAddress(2, kElsewhere);
+  mobile_.peers().AddPath(5, "third");
+  mobile_.peers().SetPathRoute(0, 5, {kHubAt, {}, 2}, network_.now_ns());
+  RunBoth(500 * kMillisecondNs);
+  EXPECT_EQ(mobile_.peer().PathCount(), 3u);
+  EXPECT_EQ(hub_.peer().PathCount(), 3u);
+  for (const uint8_t id : {0, 1}) mobile_.peers().RemovePath(id, network_.now_ns());
+  RunBoth(500 * kMillisecondNs);
+  EXPECT_EQ(hub_.peer().PathCount(), 1u);
+  every_tick_ = [this] {
+    mobile_.SendData();
+    hub_.SendData();
+  };
+  EXPECT_TRUE(TimeUntilBothWays(kSecondNs));
+  RunBoth(130 * kSecondNs);
+  EXPECT_EQ(mobile_.keypairs_announced(), 2u) << "a rekey needs no other path";
+  EXPECT_TRUE(TimeUntilBothWays(kSecondNs));
+}
+
+TEST_F(TwoPaths, APathThatHasJustComeIsUsedWhenItIsTheLast) {
+  for (DurationNs after_ns = 0; after_ns < 300 * kMillisecondNs; after_ns += 10 * kMillisecondNs) {
+    Establish();
+    mobile_.peers().RemovePath(1, network_.now_ns());
+    RunBoth(kSecondNs);
+    mobile_.peers().AddPath(1, "again");
+    mobile_.peers().SetPathRoute(0, 1, {kHubAt, {}, 1}, network_.now_ns());
+    RunBoth(after_ns);
+    mobile_.peers().RemovePath(0, network_.now_ns());
+    RunBoth(kSecondNs);
+    ASSERT_EQ(hub_.peer().PathCount(), 1u) << after_ns;
+    EXPECT_TRUE(hub_.peer().paths[1].up) << after_ns;
+    EXPECT_EQ(hub_.peer().active_path, 1) << after_ns;
+    EXPECT_EQ(hub_.lanes[0].path, 1) << after_ns;
+  }
+}
+
+TEST_F(TwoPaths, WithoutAnyPathAClientWaits) {
+  Establish();
+  for (const uint8_t id : {0, 1}) mobile_.peers().SuspendPath(id, network_.now_ns());
+  network_.TakeLog();
+  RunBoth(60 * kSecondNs);
+  for (const Datagram& datagram : network_.TakeLog()) EXPECT_EQ(datagram.from, kHubAt);
+  mobile_.peers().SetPathRoute(0, 1, {kHubAt, {}, 1}, network_.now_ns());
+  RunBoth(500 * kMillisecondNs);
+  EXPECT_TRUE(mobile_.peer().paths[1].up);
+  every_tick_ = [this] {
+    mobile_.SendData();
+    hub_.SendData();
+  };
+  EXPECT_TRUE(TimeUntilBothWays(6 * kSecondNs));
+  // And one that never had any.
+  mobile_.Kill();
+  for (const uint8_t id : {0, 1}) {
+    if (id == 0) mobile_.Start();
+    mobile_.peers().RemovePath(id, network_.now_ns());
+  }
+  RunBoth(10 * kSecondNs);
+  EXPECT_FALSE(mobile_.established());
+  mobile_.peers().AddPath(3, "first");
+  mobile_.peers().SetPathRoute(0, 3, {kHubAt, {}, 0}, network_.now_ns());
+  RunBoth(4 * kSecondNs);
+  EXPECT_TRUE(mobile_.confirmed());
+  mobile_.Close();
+}
+
+TEST_F(TwoPaths, AClientThatComesBackWithFewerPathsHasNoMoreThanThose) {
+  Establish();
+  mobile_.Start();
+  mobile_.peers().RemovePath(0, network_.now_ns());
+  RunBoth(4 * kSecondNs);
+  ASSERT_TRUE(mobile_.confirmed());
+  EXPECT_EQ(hub_.peer().PathCount(), 1u);
+  EXPECT_NE(hub_.peer().FindPath(1), nullptr);
+  // The sequences have begun anew, and what was gone before counts no more.
+  mobile_.Start();
+  RunBoth(4 * kSecondNs);
+  EXPECT_EQ(hub_.peer().PathCount(), 2u);
+}
+
+TEST_F(TwoPaths, AChangeOfTheNetworkIsAnsweredWithAPingOfEveryPath) {
+  Establish();
+  RunBoth(kSecondNs);
+  mobile_.MoveAddress(1, kElsewhere);
+  network_.TakeLog();
+  mobile_.peers().PingPaths(network_.now_ns());
+  RunBoth(100 * kMillisecondNs);
+  EXPECT_EQ(hub_.peer().paths[1].route.remote, kElsewhere);
+  EXPECT_EQ(hub_.peer().paths[0].route.remote, kLink0);
+}
+
+// --- What paths carry ---
+
+class PathMtus : public TwoPaths {
+ protected:
+  PathMtus() {
+    for (SimulatedEnd* end : {&mobile_, &hub_}) end->options.mtu = 1432;
+    network_.on_wire = [this](const Datagram& datagram) {
+      const auto found = carries_.find({datagram.from, datagram.to});
+      return found == carries_.end() || datagram.bytes.size() <= found->second + kSealOverheadBytes;
+    };
+  }
+
+  // In this direction.
+  void Limit(const Endpoint& from, const Endpoint& to, size_t mtu) { carries_[{from, to}] = mtu; }
+
+  std::map<std::pair<Endpoint, Endpoint>, size_t> carries_;
+};
+
+TEST_F(PathMtus, ASessionTakesWhatItsSmallestPathCarriesInEachDirectionByItself) {
+  Limit(kLink0, kHubAt, 1392);
+  Limit(kHubAt, kLink1, 1352);
+  Establish();
+  RunBoth(10 * kSecondNs);
+  EXPECT_EQ(mobile_.peer().paths[0].mtu(), 1392);
+  EXPECT_EQ(mobile_.peer().paths[1].mtu(), 1432);
+  EXPECT_EQ(mobile_.peer().mtu, 1392);
+  EXPECT_EQ(mobile_.lanes[0].mtu, 1392);
+  EXPECT_EQ(hub_.peer().paths[0].mtu(), 1432);
+  EXPECT_EQ(hub_.peer().paths[1].mtu(), 1352);
+  EXPECT_EQ(hub_.lanes[0].mtu, 1352);
+  // A path that is none counts no more.
+  mobile_.peers().RemovePath(0, network_.now_ns());
+  RunBoth(kSecondNs);
+  EXPECT_EQ(mobile_.lanes[0].mtu, 1432);
+  mobile_.peers().AddPath(0, "again");
+  mobile_.peers().SetPathRoute(0, 0, {kHubAt, {}, 0}, network_.now_ns());
+  RunBoth(10 * kSecondNs);
+  EXPECT_EQ(mobile_.lanes[0].mtu, 1392);
+}
+
+TEST_F(PathMtus, WhoSendsParityLeavesRoomForIt) {
+  constexpr int kRoom = 12;
+  mobile_.options.sends_parity = true;
+  Limit(kLink0, kHubAt, 1392);
+  Establish();
+  RunBoth(10 * kSecondNs);
+  EXPECT_EQ(mobile_.peer().paths[0].mtu(), 1392);
+  EXPECT_EQ(mobile_.peer().mtu, 1392 - kRoom);
+  EXPECT_EQ(hub_.peer().mtu, 1432) << "it sends none itself";
+}
+
+TEST_F(PathMtus, RoomForParityIsLookedForBeyondTheLargestPacket) {
+  constexpr int kRoom = 12;
+  for (SimulatedEnd* end : {&mobile_, &hub_}) end->options.mtu = 1400;
+  mobile_.options.sends_parity = true;
+  mobile_.link_mtus = {{0, 1432}, {1, 1432}};
+  Establish();
+  RunBoth(10 * kSecondNs);
+  EXPECT_EQ(mobile_.peer().paths[0].mtu(), 1400 + kRoom);
+  EXPECT_EQ(mobile_.peer().mtu, 1400);
+}
+
+TEST_F(PathMtus, APathThatCarriesTooLittleIsNotUsedAndTold) {
+  Limit(kLink0, kHubAt, 1200);
+  Establish();
+  RunBoth(5 * kSecondNs);
+  EXPECT_TRUE(mobile_.peer().paths[0].up);
+  EXPECT_TRUE(mobile_.peer().paths[0].refused);
+  EXPECT_FALSE(mobile_.peer().paths[0].usable());
+  EXPECT_EQ(mobile_.peer().active_path, 1);
+  EXPECT_FALSE(mobile_.lanes[0].routes[0].remote.is_set()) << "the workers do not have it";
+  ASSERT_EQ(mobile_.problems.size(), 1u);
+  EXPECT_NE(mobile_.problems[0].find("\"link0\" does not carry inner packets of 1280 bytes"),
+            std::string::npos);
+  EXPECT_EQ(mobile_.peer().mtu, 1432);
+  carries_.clear();
+  RunBoth(30 * kSecondNs);
+  EXPECT_FALSE(mobile_.peer().paths[0].refused);
+  EXPECT_TRUE(mobile_.lanes[0].routes[0].remote.is_set());
+  EXPECT_TRUE(mobile_.Reported("carries enough now"));
+}
+
+TEST_F(PathMtus, ALinkThatTakesTooLittleIsNotUsedEither) {
+  mobile_.link_mtus[1] = 1272;
+  Establish();
+  RunBoth(kSecondNs);
+  EXPECT_TRUE(mobile_.peer().paths[1].refused);
+  EXPECT_EQ(mobile_.peer().mtu, 1432);
+  // Until it is another.
+  mobile_.link_mtus[1] = 1350;
+  mobile_.peers().SearchMtus(network_.now_ns());
+  RunBoth(2 * kSecondNs);
+  EXPECT_FALSE(mobile_.peer().paths[1].refused);
+  EXPECT_EQ(mobile_.peer().mtu, 1350);
+}
+
+TEST_F(PathMtus, AnEndThatAnswersNoProbesIsTakenAtItsWord) {
+  hub_.options.answers_probes = false;
+  mobile_.link_mtus[1] = 1400;
+  Limit(kLink0, kHubAt, 1392);
+  hub_.Start();
+  mobile_.Start();
+  RunBoth(10 * kSecondNs);
+  ASSERT_TRUE(mobile_.confirmed());
+  for (const Datagram& datagram : network_.TakeLog()) {
+    EXPECT_TRUE(datagram.to != kHubAt || datagram.bytes.size() < 300);
+  }
+  EXPECT_EQ(mobile_.peer().mtu, 1400);
+  EXPECT_EQ(hub_.peer().mtu, 1432);
+}
+
+TEST_F(PathMtus, APathThatLeadsElsewhereIsLookedAtAnew) {
+  Establish();
+  RunBoth(2 * kSecondNs);
+  EXPECT_EQ(hub_.peer().mtu, 1432);
+  Limit(kHubAt, kElsewhere, 1372);
+  mobile_.MoveAddress(0, kElsewhere);
+  RunBoth(15 * kSecondNs);
+  EXPECT_EQ(hub_.peer().paths[0].route.remote, kElsewhere);
+  EXPECT_LE(hub_.peer().mtu, 1372);
+  EXPECT_GT(hub_.peer().mtu, 1372 - 8);
+}
+
+TEST_F(PathMtus, ABlackHoleIsSuspectedByTrafficThatStalls) {
+  Establish();
+  RunBoth(2 * kSecondNs);
+  Limit(kLink0, kHubAt, 1352);
+  RunBoth(10 * kSecondNs);
+  EXPECT_EQ(mobile_.peer().mtu, 1432) << "nobody has noticed";
+  // What is sent is not answered, pings are.
+  every_tick_ = [this] { mobile_.SendData(); };
+  RunBoth(15 * kSecondNs);
+  EXPECT_EQ(mobile_.peer().mtu, 1352);
+}
+
+TEST_F(PathMtus, TrafficThatIsAnsweredIsNoReasonToLook) {
+  Establish();
+  RunBoth(2 * kSecondNs);
+  network_.TakeLog();
+  every_tick_ = [this] {
+    mobile_.SendData();
+    hub_.SendData();
+  };
+  RunBoth(60 * kSecondNs);
+  for (const Datagram& datagram : network_.TakeLog()) EXPECT_LT(datagram.bytes.size(), 200u);
+}
+
+TEST_F(PathMtus, ARekeyBeginsNoSearchButTenMinutesDo) {
+  Establish();
+  RunBoth(5 * kSecondNs);
+  network_.TakeLog();
+  RunBoth(300 * kSecondNs);
+  for (const Datagram& datagram : network_.TakeLog()) EXPECT_LT(datagram.bytes.size(), 300u);
+  EXPECT_GE(mobile_.keypairs_announced(), 3u);
+  Limit(kLink0, kHubAt, 1392);
+  RunBoth(320 * kSecondNs);
+  EXPECT_EQ(mobile_.peer().mtu, 1392);
+}
+
 TEST_F(PeersTest, AClockThatJumpsEndsWhatIsTooOldAtTheNextTick) {
   Establish();
   server_.peers().Tick(network_.now_ns() + 3600 * kSecondNs);
@@ -1437,6 +1864,108 @@ TEST(ManyClients, EachHaveASessionOfTheirOwn) {
     EXPECT_EQ(clients[i]->lanes[0].opened, at_client + 1) << i;
   }
   EXPECT_FALSE(server.established(4));
+}
+
+// --- The bonding mode ---
+
+TEST_F(PeersTest, AModeByCommandIsTakenByTheOtherEndHoweverMuchIsLost) {
+  Establish();
+  network_.conditions.loss = 0.6;
+  client_.peers().SetMode(BondingMode::kRedundant, network_.now_ns());
+  EXPECT_TRUE(RunUntil(20 * kSecondNs, [this] { return client_.peer().wanted_mode->taken; }));
+  EXPECT_EQ(server_.lanes[0].mode, BondingMode::kRedundant);
+  EXPECT_EQ(client_.lanes[0].mode, std::nullopt) << "the client's own is that of all its bonds";
+  network_.conditions.loss = 0;
+  network_.TakeLog();
+  Run(3 * kSecondNs);
+  constexpr size_t kModeBytes = 10 + kSealOverheadBytes;
+  for (const Datagram& datagram : network_.TakeLog()) {
+    EXPECT_NE(datagram.bytes.size(), kModeBytes) << "what was answered is not said again";
+  }
+}
+
+TEST_F(PeersTest, OfTwoModesTheNewerOneCountsInWhateverOrderTheyCome) {
+  Establish();
+  const Datagram first = Capture(kSecondNs, FromClient, [this] {
+    client_.peers().SetMode(BondingMode::kRedundant, network_.now_ns());
+  });
+  client_.peers().SetMode(BondingMode::kPreferred, network_.now_ns());
+  Run(kSecondNs);
+  EXPECT_EQ(server_.lanes[0].mode, BondingMode::kPreferred);
+  network_.Inject(first);
+  Run(kSecondNs);
+  EXPECT_EQ(server_.lanes[0].mode, BondingMode::kPreferred);
+}
+
+TEST_F(PeersTest, AServerThatHasRestartedIsAskedForTheModeAnew) {
+  Establish();
+  client_.peers().SetMode(BondingMode::kRedundant, network_.now_ns());
+  Run(kSecondNs);
+  server_.Start();
+  ASSERT_TRUE(TimeUntilExchange(10 * kSecondNs));
+  Run(kSecondNs);
+  EXPECT_EQ(server_.lanes[0].mode, BondingMode::kRedundant);
+}
+
+TEST_F(PeersTest, AClientThatHasRestartedIsSentToAsTheServerIsConfigured) {
+  Establish();
+  client_.peers().SetMode(BondingMode::kRedundant, network_.now_ns());
+  Run(kSecondNs);
+  client_.Start();
+  ASSERT_TRUE(TimeUntilExchange(10 * kSecondNs));
+  EXPECT_EQ(server_.lanes[0].mode, std::nullopt);
+}
+
+TEST_F(PeersTest, AModeByCommandAtTheServerCountsBeforeWhatAClientHasAskedFor) {
+  Establish();
+  client_.peers().SetMode(BondingMode::kRedundant, network_.now_ns());
+  Run(kSecondNs);
+  server_.peers().SetMode(BondingMode::kStripe, network_.now_ns());
+  EXPECT_EQ(server_.lanes[0].mode, std::nullopt);
+  Run(130 * kSecondNs);  // new keys are no new session
+  EXPECT_EQ(server_.lanes[0].mode, std::nullopt);
+}
+
+// --- Paths that may not be used any more ---
+
+TEST_F(TwoPaths, OneOfTwoThatIsForbiddenIsGoneForBoth) {
+  Establish();
+  mobile_.peers().ForbidPath(0, network_.now_ns());
+  RunBoth(kSecondNs);
+  EXPECT_EQ(hub_.peer().FindPath(0), nullptr);
+  EXPECT_TRUE(mobile_.established());
+  ASSERT_TRUE(mobile_.SendData());
+  ASSERT_TRUE(hub_.SendData());
+  EXPECT_TRUE(TimeUntilBothWays(kSecondNs));
+}
+
+TEST_F(PeersTest, ThatTheLastPathIsForbiddenEndsTheSessionAtBothEnds) {
+  Establish();
+  client_.peers().ForbidPath(0, network_.now_ns());
+  Run(kSecondNs);
+  EXPECT_FALSE(client_.established());
+  EXPECT_FALSE(server_.established()) << "or it would go on sending";
+  network_.TakeLog();
+  Run(60 * kSecondNs);
+  EXPECT_TRUE(network_.TakeLog().empty());
+  client_.peers().SetPathRoute(0, 0, {kServerAt, {}, 0}, network_.now_ns());
+  EXPECT_TRUE(TimeUntilExchange(2 * kSecondNs));
+}
+
+TEST_F(TwoPaths, OptionsOfAPathReachTheWorkersOnceWhetherItIsUpOrNot) {
+  Establish();
+  mobile_.peers().SetPathOptions(1, {2, 0, true});
+  EXPECT_EQ(mobile_.lanes[0].path_options[1], (BondPathOptions{2, 0, true}));
+  EXPECT_TRUE(mobile_.lanes[0].up[1]);
+  mobile_.peers().SetPathOptions(1, {2, 0, true});
+  Cut(kLink1);
+  RunBoth(10 * kSecondNs);
+  ASSERT_FALSE(mobile_.lanes[0].up[1]);
+  mobile_.peers().SetPathOptions(1, {3, 0, true});
+  network_.on_wire = nullptr;
+  RunBoth(10 * kSecondNs);
+  ASSERT_TRUE(mobile_.lanes[0].up[1]);
+  EXPECT_EQ(mobile_.lanes[0].path_options[1], (BondPathOptions{3, 0, true}));
 }
 
 }  // namespace

@@ -25,12 +25,14 @@ Config Server(std::vector<Endpoint> listen) {
   return config;
 }
 
-Config Client(std::vector<PathConfig> paths, int lanes = 16) {
+PathBinding From(const char* address) { return {"", 0, Address(address)}; }
+PathBinding By(const char* device) { return {device, 0, {}}; }
+
+TunnelSockets Client(int workers, int lanes = 16) {
   Config config;
   config.role = Role::kClient;
-  config.tunnel.paths = std::move(paths);
   config.tunnel.lanes = lanes;
-  return config;
+  return TunnelSockets::Open(config, workers).value();
 }
 
 Endpoint BoundTo(int fd) {
@@ -89,9 +91,12 @@ TEST(TunnelSockets, AServersDatagramsGoToTheirLanesWorker) {
     std::vector<uint8_t> datagram(64);
     for (int lane = 0; lane < 256; ++lane) {
       datagram[8] = static_cast<uint8_t>(lane);
-      for (int i = 0; i < 3; ++i) {
+      for (uint32_t session : {3u, 4u, 5u}) {
+        StoreBe32(&datagram[4], session);
+        const uint32_t owner = lane < kFirstBondLane ? static_cast<uint32_t>(lane) : session;
         SendTo(At("127.0.0.1:7700"), datagram);
-        EXPECT_EQ(WhoGotIt(*sockets, kWorkers, 0), lane == 255 ? kWorkers : lane % kWorkers);
+        EXPECT_EQ(WhoGotIt(*sockets, kWorkers, 0),
+                  lane == 255 ? kWorkers : static_cast<int>(owner % kWorkers));
       }
     }
     SendTo(At("127.0.0.1:7700"), {1, 2, 3});  // too short to have a lane
@@ -129,7 +134,7 @@ TEST(TunnelSockets, EachListeningAddressIsAGroupOfItsOwn) {
     const auto sockets =
         TunnelSockets::Open(Server({At("0.0.0.0:7700"), At("[::]:7700"), At("127.0.0.1:7701")}), 2);
     ASSERT_TRUE(sockets.ok()) << sockets.status();
-    ASSERT_EQ(sockets->slow().size(), 3u);
+    EXPECT_EQ(sockets->slow()[3].fd, -1);
     EXPECT_TRUE(sockets->slow()[0].answers_from_local);
     EXPECT_TRUE(sockets->slow()[1].answers_from_local);
     EXPECT_FALSE(sockets->slow()[2].answers_from_local);
@@ -170,12 +175,10 @@ TEST(TunnelSockets, AnAddressThatTheMachineLacksIsNamed) {
   InFreshNetwork([] {
     const auto server = TunnelSockets::Open(Server({At("203.0.113.1:7700")}), 1);
     EXPECT_NE(server.status().message().find("/tunnel/listen/0"), std::string::npos);
-    const auto client = TunnelSockets::Open(
-        Client({{"good", Address("127.0.0.1"), "", {}}, {"bad", Address("203.0.113.1"), "", {}}}),
-        1);
-    EXPECT_NE(client.status().message().find("/tunnel/paths/1"), std::string::npos);
-    EXPECT_NE(client.status().message().find("203.0.113.1"), std::string::npos);
-    const auto unknown = TunnelSockets::Open(Client({{"lte", {}, "wwan9", {}}}), 1);
+    TunnelSockets client = Client(1);
+    const auto lacking = client.AddPath(1, From("203.0.113.1"));
+    EXPECT_NE(lacking.status().message().find("203.0.113.1"), std::string::npos);
+    const auto unknown = client.AddPath(1, By("wwan9"));
     EXPECT_NE(unknown.status().message().find("wwan9"), std::string::npos) << unknown.status();
   });
 }
@@ -184,47 +187,89 @@ TEST(TunnelSockets, EachLaneOfAClientHasAPortOfItsOwn) {
   InFreshNetwork([] {
     constexpr int kLanes = 7;
     constexpr int kWorkers = 3;
-    const auto sockets =
-        TunnelSockets::Open(Client({{"one", Address("127.0.0.1"), "", {}}}, kLanes), kWorkers);
-    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    TunnelSockets sockets = Client(kWorkers, kLanes);
+    ASSERT_TRUE(sockets.AddPath(0, From("127.0.0.1")).ok());
     std::set<uint16_t> ports;
     std::set<int> lanes;
+    std::set<int> for_bonds;
     for (int worker = 0; worker < kWorkers; ++worker) {
-      for (const WorkerSocket& socket : sockets->OfWorker(worker)) {
-        EXPECT_EQ(socket.lane % kWorkers, worker);
+      for (const WorkerSocket& socket : sockets.OfWorker(worker)) {
+        if (socket.lane == kFirstBondLane) {
+          EXPECT_TRUE(for_bonds.insert(worker).second) << "one for each worker";
+        } else {
+          EXPECT_EQ(socket.lane % kWorkers, worker);
+          EXPECT_TRUE(lanes.insert(socket.lane).second);
+        }
         EXPECT_EQ(socket.group, TunnelSockets::ClientGroup(0, Address("127.0.0.1")));
         EXPECT_FALSE(socket.answers_from_local);
         EXPECT_EQ(BoundTo(socket.fd).address, Address("127.0.0.1"));
         EXPECT_TRUE(ports.insert(BoundTo(socket.fd).port).second);
-        EXPECT_TRUE(lanes.insert(socket.lane).second);
       }
     }
+    EXPECT_EQ(for_bonds.size(), static_cast<size_t>(kWorkers));
     EXPECT_EQ(lanes.size(), static_cast<size_t>(kLanes));
-    const auto& slow = sockets->slow()[0];
+    const auto& slow = sockets.slow()[0];
     EXPECT_TRUE(ports.insert(BoundTo(slow.fd).port).second) << "the slow lane has one too";
-    EXPECT_EQ(sockets->slow()[1].fd, -1) << "the path has an IPv4 address";
+    EXPECT_EQ(sockets.slow()[1].fd, -1) << "the path has an IPv4 address";
   });
 }
 
 TEST(TunnelSockets, APathWithoutAnAddressSpeaksBothFamilies) {
   InFreshNetwork([] {
-    const auto sockets = TunnelSockets::Open(
-        Client({{"first", Address("127.0.0.1"), "", {}}, {"any", {}, "lo", {}}}, 2), 1);
-    ASSERT_TRUE(sockets.ok()) << sockets.status();
+    TunnelSockets sockets = Client(1, 2);
+    ASSERT_TRUE(sockets.AddPath(0, From("127.0.0.1")).ok());
+    EXPECT_EQ(sockets.AddPath(1, By("lo")).value(), (std::vector<uint16_t>{2, 3}));
     std::map<uint16_t, int> by_group;
-    for (const WorkerSocket& socket : sockets->OfWorker(0)) ++by_group[socket.group];
-    const std::map<uint16_t, int> expected = {{0, 2}, {2, 2}, {3, 2}};
+    for (const WorkerSocket& socket : sockets.OfWorker(0)) ++by_group[socket.group];
+    const std::map<uint16_t, int> expected = {{0, 3}, {2, 3}, {3, 3}};
     EXPECT_EQ(by_group, expected);
-    ASSERT_EQ(sockets->slow().size(), 4u);
-    EXPECT_GE(sockets->slow()[2].fd, 0);
-    EXPECT_GE(sockets->slow()[3].fd, 0);
-    EXPECT_TRUE(BoundTo(sockets->slow()[2].fd).address.is_v4());
-    EXPECT_TRUE(BoundTo(sockets->slow()[3].fd).address.is_v6());
+    EXPECT_GE(sockets.slow()[2].fd, 0);
+    EXPECT_GE(sockets.slow()[3].fd, 0);
+    EXPECT_TRUE(BoundTo(sockets.slow()[2].fd).address.is_v4());
+    EXPECT_TRUE(BoundTo(sockets.slow()[3].fd).address.is_v6());
     char interface[32] = {};
     socklen_t length = sizeof(interface);
-    ASSERT_EQ(getsockopt(sockets->slow()[2].fd, SOL_SOCKET, SO_BINDTODEVICE, interface, &length),
-              0);
+    ASSERT_EQ(getsockopt(sockets.slow()[2].fd, SOL_SOCKET, SO_BINDTODEVICE, interface, &length), 0);
     EXPECT_STREQ(interface, "lo");
+  });
+}
+
+TEST(TunnelSockets, APathsSocketsAreClosedWhenTheirLastKeeperGoes) {
+  InFreshNetwork([] {
+    TunnelSockets sockets = Client(2, 4);
+    ASSERT_TRUE(sockets.AddPath(0, From("127.0.0.1")).ok());
+    ASSERT_TRUE(sockets.AddPath(1, From("127.0.0.1")).ok());
+    const auto of_workers = sockets.OfGroup(2);
+    ASSERT_EQ(of_workers->by_worker.size(), 2u);
+    EXPECT_EQ(of_workers->group, 2);
+    EXPECT_EQ(of_workers->by_worker[0].size(), 3u) << "two lanes, and the bonds";
+    EXPECT_EQ(of_workers->by_worker[1].size(), 3u);
+    const int fd = of_workers->by_worker[1][0].fd;
+    TunnelSockets::Keeper keeper = sockets.Remove(2);
+    EXPECT_EQ(sockets.slow()[2].fd, -1);
+    EXPECT_EQ(sockets.OfGroup(2), nullptr);
+    EXPECT_EQ(sockets.OfWorker(0).size(), 3u) << "the other path's";
+    EXPECT_TRUE(BoundTo(fd).address.is_v4()) << "it is still open";
+    // The next path of this id gets others, while the old ones are open.
+    ASSERT_TRUE(sockets.AddPath(1, From("127.0.0.1")).ok());
+    EXPECT_NE(sockets.OfGroup(2)->by_worker[1][0].fd, fd);
+    keeper.reset();
+    EXPECT_TRUE(BoundTo(fd).address.is_v4()) << "who asked for them holds them, too";
+  });
+}
+
+TEST(TunnelSockets, WhatClosedSocketsHadDroppedStaysCounted) {
+  InFreshNetwork([] {
+    TunnelSockets sockets = Client(1, 1);
+    ASSERT_TRUE(sockets.AddPath(0, From("127.0.0.1")).ok());
+    const int fd = sockets.OfWorker(0)[0].fd;
+    const int small_bytes = 1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small_bytes, sizeof(small_bytes));
+    for (int i = 0; i < 100; ++i) SendTo(BoundTo(fd), std::vector<uint8_t>(64));
+    const uint64_t drops = sockets.ReceiveQueueDrops();
+    EXPECT_GT(drops, 0u);
+    sockets.Remove(0);
+    EXPECT_EQ(sockets.ReceiveQueueDrops(), drops);
   });
 }
 
@@ -232,7 +277,10 @@ TEST(TunnelSockets, GroupsTellPathAndFamilyApart) {
   std::set<uint16_t> groups;
   for (int path = 0; path < kMaxPaths; ++path) {
     for (const char* remote : {"192.0.2.1", "2001:db8::1"}) {
-      EXPECT_TRUE(groups.insert(TunnelSockets::ClientGroup(path, Address(remote))).second);
+      const uint16_t group = TunnelSockets::ClientGroup(path, Address(remote));
+      EXPECT_TRUE(groups.insert(group).second);
+      EXPECT_LT(group, kMaxSocketGroups);
+      EXPECT_EQ(TunnelSockets::PathOfGroup(group), path);
     }
   }
 }

@@ -27,6 +27,9 @@ class SimulatedEnd final : public PeerHost {
     std::array<Route, kMaxPaths> routes;
     uint8_t path = 0;
     bool has_path = false;
+    std::array<bool, kMaxPaths> up{};
+    std::array<BondPathOptions, kMaxPaths> path_options{};
+    std::optional<BondingMode> mode;
     uint16_t mtu = 0;
     LaneSender sender;
     LaneReceiver receiver;
@@ -67,9 +70,13 @@ class SimulatedEnd final : public PeerHost {
     lanes.assign(known_.size(), {});
     for (size_t slot = 0; slot < known_.size(); ++slot) {
       const Known& known = known_[slot];
-      std::vector<PeerPath> paths(known.remotes.empty() ? 0 : addresses.size());
-      for (size_t id = 0; id < paths.size(); ++id) paths[id].name = "link" + std::to_string(id);
-      ASSERT_TRUE(peers_->Add(known.config, preshared_key, std::move(paths)).ok());
+      ASSERT_TRUE(peers_->Add(known.config, preshared_key).ok());
+    }
+    for (size_t id = 0; options.role == Role::kClient && id < addresses.size(); ++id) {
+      peers_->AddPath(static_cast<uint8_t>(id), "link" + std::to_string(id));
+    }
+    for (size_t slot = 0; slot < known_.size(); ++slot) {
+      const Known& known = known_[slot];
       for (size_t id = 0; !known.remotes.empty() && id < addresses.size(); ++id) {
         const Endpoint& remote = known.remotes[std::min(id, known.remotes.size() - 1)];
         peers_->SetPathRoute(static_cast<PeerSlot>(slot), static_cast<uint8_t>(id),
@@ -182,10 +189,10 @@ class SimulatedEnd final : public PeerHost {
         text << ' ' << (*keypair == nullptr ? 0 : (*keypair)->id);
       }
       for (const PeerPath& path : peer->paths) {
-        text << "\n  " << path.route.remote.ToString() << ' '
+        text << "\n  " << path.exists << ' ' << path.route.remote.ToString() << ' '
              << path.source.candidate().remote.ToString() << ' ' << path.heard_ns << ' ' << path.up
              << ' ' << path.unanswered_pings << ' ' << path.rtt_ms.value_or(0) << ' '
-             << path.stamper->HasCookie(network_.now_ns());
+             << (path.stamper && path.stamper->HasCookie(network_.now_ns()));
       }
     }
     return text.str();
@@ -229,12 +236,30 @@ class SimulatedEnd final : public PeerHost {
       case Command::Type::kSetPath:
         ASSERT_LT(command.path, kMaxPaths);
         EXPECT_TRUE(command.route.remote.is_set());
+        if (!lane.routes[command.path].remote.is_set()) lane.receiver.ForgetPath(command.path);
         lane.routes[command.path] = command.route;
+        break;
+      case Command::Type::kEndPath:
+        ASSERT_LT(command.path, kMaxPaths);
+        lane.routes[command.path] = {};
+        lane.up[command.path] = false;
         break;
       case Command::Type::kUsePath:
         ASSERT_LT(command.path, kMaxPaths);
         lane.path = command.path;
         lane.has_path = true;
+        break;
+      case Command::Type::kSetPathUp:
+        ASSERT_LT(command.path, kMaxPaths);
+        EXPECT_TRUE(lane.up[command.path] != command.up ||
+                    !(lane.path_options[command.path] == command.path_options))
+            << "said before";
+        lane.up[command.path] = command.up;
+        lane.path_options[command.path] = command.path_options;
+        break;
+      case Command::Type::kSetPeerMode:
+        EXPECT_NE(lane.mode, command.mode) << "said before";
+        lane.mode = command.mode;
         break;
       default:
         ADD_FAILURE() << "a command that is not of peers";
@@ -256,8 +281,14 @@ class SimulatedEnd final : public PeerHost {
   uint64_t NextHandshakeCounter() override {
     return counter = std::max(counter + 1, network_.now_ns() + wall_offset_ns);
   }
+  LinkMtu LinkMtuOf(const Route& route) override {
+    const auto found = link_mtus.find(route.socket_group);
+    return {found == link_mtus.end() ? options.mtu : found->second, 68};
+  }
+  void ResolveAnew(const Route& route) override { resolved_anew.push_back(route); }
   void OnSessionMtu(PeerSlot slot, uint16_t mtu) override { EXPECT_EQ(lanes[slot].mtu, mtu); }
   void Report(const std::string& line) override { reports.push_back(line); }
+  void ReportProblem(const std::string& line) override { problems.push_back(line); }
 
   uint64_t keypairs_announced() const { return ids_.size(); }
   uint64_t keypairs_retired() const { return retired_.size(); }
@@ -275,7 +306,10 @@ class SimulatedEnd final : public PeerHost {
   // Handshakes under way. Unless they are held they end in time for the next call.
   std::deque<std::unique_ptr<HandshakeJob>> jobs;
   bool hold_jobs = false;
+  std::vector<Route> resolved_anew;
   std::vector<std::string> reports;
+  std::vector<std::string> problems;
+  std::map<uint16_t, uint16_t> link_mtus;  // by group, where it is not options.mtu
   uint64_t commands = 0;
   uint64_t sent = 0;
 

@@ -254,10 +254,10 @@ class WorkerRig {
   }
 
   Buffer Seal(const KeypairOfBothEnds& keys, uint8_t lane, Bytes plain, Kind kind = Kind::kData,
-              uint8_t flags = 0) {
+              uint8_t flags = 0, uint8_t path = 0) {
     Buffer datagram(plain.size() + kSealOverheadBytes);
     EXPECT_FALSE(senders[lane].Prepare(keys.client, lane, MonotonicNowNs()));
-    senders[lane].Seal(kind, 0, flags, plain, datagram.data());
+    senders[lane].Seal(kind, path, flags, plain, datagram.data());
     return datagram;
   }
   Buffer SealControl(const KeypairOfBothEnds& keys, uint8_t lane, const ControlMessage& message) {

@@ -1,0 +1,21 @@
+// What the control socket's verb about the bonding mode takes and gives: mode.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "bonding/bond_options.h"
+#include "slowpath/peers.h"
+
+namespace braid {
+
+// {"mode": "stripe" | "preferred" | "redundant"}; nothing when it is only asked for: {}.
+absl::StatusOr<std::optional<BondingMode>> ReadMode(const nlohmann::json& params);
+
+// {"mode": …, "peers": [{"name", "mode", "other_end"}]}. "mode" of a peer is how it is sent to;
+// "other_end" how it takes what this client has asked it for: "follows", "asked" (it has not
+// answered yet), "cannot" (it is too old), or null when it was asked for nothing.
+nlohmann::ordered_json DescribeModes(BondingMode mode, const Peers& peers);
+
+}  // namespace braid
