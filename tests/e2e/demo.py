@@ -1,4 +1,5 @@
-"""The demonstration that tools/demo runs: real traffic through a tunnel, and beside it.
+"""The demonstration that tools/demo runs: a bond of two links (demo_bond.py), or with --wire a tunnel
+over one wire, and real traffic through it and beside it.
 
     client 10.20.1.1 ──veth── 10.20.1.2 server
       └ 10.77.0.2 ══ braid0 ══ 10.77.0.1 ┘
@@ -12,26 +13,13 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import demo_bond  # noqa: E402
 import lab as labs  # noqa: E402
+from terminal import headline, note, tinted  # noqa: E402
 from topology import INNER, OUTER, Tunnel  # noqa: E402
 from traffic import ping  # noqa: E402
 
 UDP_MBPS = 200  # what iperf3 itself takes in on a small machine without losing much
-
-COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-
-
-def tinted(code, text):
-    return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
-
-
-def headline(text):
-    print("\n" + tinted("1;36", f"── {text} " + "─" * max(0, 74 - len(text))), flush=True)
-
-
-def note(text):
-    print(tinted(2, text), flush=True)
-
 
 class Iperf:
     """iperf3 with its lines as they come, and the rate it ends with."""
@@ -125,9 +113,26 @@ def measure(tunnel, seconds):
     return table
 
 
+def show_wire(lab, seconds, both):
+    """Returns what went wrong in the daemons."""
+    headline("two machines, one wire, fresh keys")
+    note(__doc__.split("\n\n", 1)[1].rstrip())
+    tunnel = Tunnel(lab, guarded=False, both=both)
+    tunnel.start()
+    for daemon in tunnel.daemons:
+        print(daemon.log(), end="")
+    table = measure(tunnel, seconds)
+    headline("what the client says of itself")
+    print(tunnel.client.shown_status())
+    headline("measured")
+    table.show()
+    return tunnel.client.stop() + tunnel.server.stop()
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tools/demo")
-    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--wire", action="store_true")
+    parser.add_argument("--seconds", type=int)
     parser.add_argument("--cipher", default="aes-256-gcm",
                         choices=("aes-256-gcm", "chacha20-poly1305"))
     parser.add_argument("--io", default="auto", choices=("auto", "io_uring", "epoll"))
@@ -137,24 +142,16 @@ def main():
     ciphers = [arguments.cipher]
     if arguments.cipher != "chacha20-poly1305":
         ciphers.append("chacha20-poly1305")
+    both = {"network": {"mtu": 1420}, "log": {"level": "info"},
+            "tunnel": {"ciphers": ciphers}, "performance": {"io": arguments.io}}
     with labs.Lab() as lab:
-        headline("two machines, one wire, fresh keys")
-        note(__doc__.split("\n\n", 1)[1].rstrip())
-        tunnel = Tunnel(lab, guarded=False, both={
-            "network": {"mtu": 1420}, "log": {"level": "info"},
-            "tunnel": {"ciphers": ciphers}, "performance": {"io": arguments.io}})
-        tunnel.start()
-        for daemon in tunnel.daemons:
-            print(daemon.log(), end="")
-        table = measure(tunnel, arguments.seconds)
-        headline("what the client says of itself")
-        print(tunnel.client.shown_status())
-        headline("measured")
-        table.show()
-        wrong = tunnel.client.stop() + tunnel.server.stop()
+        if arguments.wire:
+            wrong = show_wire(lab, arguments.seconds or 3, both)
+        else:
+            wrong = demo_bond.run(lab, arguments.seconds or 6, both)
     if wrong:
         sys.exit("\n".join(wrong))
-    note("\nBoth ends, the wire and iperf3 share this machine's cores. Nothing is left behind.")
+    note("\nBoth ends, the links and the traffic share this machine's cores. Nothing is left behind.")
 
 
 if __name__ == "__main__":
