@@ -244,12 +244,13 @@ bool BondReceiver::TakeMissing(TimeNs now_ns, MissingReport& missing) {
 
 // --- Reports ---
 
-void BondReceiver::OnProbe(uint8_t path_id, const BondProbe& probe, TimeNs now_ns) {
+void BondReceiver::OnProbe(uint8_t path_id, const BondProbe& probe, TimeNs arrived_ns,
+                           TimeNs now_ns) {
   PathReport& report = paths_[path_id].report;
   if (!report.has_probe || static_cast<int32_t>(probe.sent_us - report.probe_sent_us) > 0) {
     report.has_probe = true;
     report.probe_sent_us = probe.sent_us;
-    report.probe_arrived_us = ToWireUs(now_ns);
+    report.probe_arrived_us = ToWireUs(arrived_ns);
   }
   // Over each path the sender says the same; a slow one brings what was said before.
   if (!has_probe_ || static_cast<int32_t>(probe.sent_us - newest_probe_us_) >= 0) {

@@ -86,7 +86,7 @@ class BondReceiver {
   // when NextDue() has come. The slot is the caller's, who gives it back.
   SlotId TakeReady(TimeNs now_ns);
 
-  void OnProbe(uint8_t path, const BondProbe& probe, TimeNs now_ns);
+  void OnProbe(uint8_t path, const BondProbe& probe, TimeNs arrived_ns, TimeNs now_ns);
   // What is to be told to the sender now.
   bool TakeReport(TimeNs now_ns, BondReport& report);
   bool TakeMissing(TimeNs now_ns, MissingReport& missing);

@@ -311,7 +311,10 @@ void RateControl::EndPhase(double lost, bool busy, TimeNs now_ns) {
 }
 
 void RateControl::Begin(Phase phase, TimeNs now_ns) {
-  if (phase_ == Phase::kProbe || phase_ == Phase::kDrain) next_probe_ns_ = now_ns + kProbeEveryNs;
+  if (phase_ == Phase::kProbe || (phase_ == Phase::kDrain && drains_after_probe_)) {
+    next_probe_ns_ = now_ns + kProbeEveryNs;
+  }
+  drains_after_probe_ = phase_ == Phase::kProbe;
   phase_ = phase;
   phase_since_ns_ = now_ns;
   probed_from_ = static_cast<double>(bytes_per_s_);

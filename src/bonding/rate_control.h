@@ -103,6 +103,7 @@ class RateControl {
   double probe_gain_ = kProbeGain;
   static constexpr double kProbeGain = 1.12;
   double probed_from_ = 0;  // bytes a second, before the probe
+  bool drains_after_probe_ = false;  // not after the beginning, which may have ended too soon
 
   // The interval that is being measured.
   bool has_base_ = false;

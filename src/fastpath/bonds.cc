@@ -13,6 +13,15 @@ namespace {
 // One bond may not keep the others of a worker from sending.
 constexpr int kMaxDeparturesPerBatch = 512;
 constexpr DurationNs kQuietNs = 10 * kSecondNs;
+// Nothing waits for a worker for longer: the wall clock was set meanwhile.
+constexpr DurationNs kMostWaitNs = kSecondNs;
+
+// When the kernel took in what a worker has come to only now: such a wait is no delay of the path.
+TimeNs ArrivedNs(uint64_t wall_ns, TimeNs now_ns) {
+  if (wall_ns == 0) return now_ns;
+  const uint64_t waited_ns = WallNowNs() - wall_ns - (MonotonicNowNs() - now_ns);
+  return waited_ns > kMostWaitNs ? now_ns : now_ns - waited_ns;
+}
 
 }  // namespace
 
@@ -157,14 +166,14 @@ TrafficClass Bonds::ClassOf(const Segmenter& segmenter) const {
   return by_rule ? *by_rule : braid::ClassOf(segmenter.packet());
 }
 
-ControlVerdict Bonds::OnMessage(PeerSlot peer, uint8_t path, Bytes plain) {
+ControlVerdict Bonds::OnMessage(PeerSlot peer, uint8_t path, Bytes plain, uint64_t wall_ns) {
   BondMessage message;
   const ControlVerdict verdict = ReadBondMessage(plain, message);
   if (verdict != ControlVerdict::kOk) return verdict;
   Bond& bond = Take(peer);
   switch (message.type) {
     case BondMessageType::kProbe:
-      bond.receiver.OnProbe(path, message.probe, state_.now_ns);
+      bond.receiver.OnProbe(path, message.probe, ArrivedNs(wall_ns, state_.now_ns), state_.now_ns);
       break;
     case BondMessageType::kReport:
       bond.sender.OnReport(message.report, state_.now_ns);

@@ -83,8 +83,8 @@ class Bonds {
   // The packet that the segmenter has begun with, cut.
   void Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter);
 
-  // An opened message of a bond's lane.
-  ControlVerdict OnMessage(PeerSlot peer, uint8_t path, Bytes plain);
+  // An opened message of a bond's lane; `wall_ns`: see Incoming.
+  ControlVerdict OnMessage(PeerSlot peer, uint8_t path, Bytes plain, uint64_t wall_ns);
 
   // The bond is to be looked at before this batch ends.
   void Touch(PeerSlot peer) { timers_.Set(peer, state_.now_ns); }

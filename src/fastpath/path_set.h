@@ -82,6 +82,7 @@ struct Incoming {
   Route back;                      // the way to answer
   int16_t socket_lane = kAnyLane;  // the lane that the socket is for
   uint16_t datagram_bytes = 0;     // of each datagram but the last
+  uint64_t wall_ns = 0;            // when the kernel took it in, by WallNowNs(); 0: not told
 };
 
 // A path of a session, as the slow path publishes it.

@@ -296,7 +296,7 @@ void Receiver::OnControl(const Stream& stream, const Incoming& incoming, Bytes p
   ControlMessage message;
   ControlVerdict verdict = ReadControlMessage(plain, message);
   if (verdict == ControlVerdict::kUnknownType && stream.bond != nullptr) {
-    verdict = bonds_.OnMessage(stream.entry.peer, stream.path, plain);
+    verdict = bonds_.OnMessage(stream.entry.peer, stream.path, plain, incoming.wall_ns);
     if (verdict == ControlVerdict::kOk) return;
   }
   if (verdict == ControlVerdict::kUnknownType) return;

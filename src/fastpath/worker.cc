@@ -120,7 +120,8 @@ void Worker::OnDatagrams(PacketPtr packet, const Arrival& arrival) {
   const WorkerSocket& socket = state_.sockets[arrival.socket_id];
   const Route back{arrival.source, socket.answers_from_local ? arrival.local : IpAddress{},
                    socket.group};
-  receiver_.OnDatagrams(std::move(packet), {back, socket.lane, arrival.datagram_bytes}, false);
+  receiver_.OnDatagrams(std::move(packet),
+                        {back, socket.lane, arrival.datagram_bytes, arrival.wall_ns}, false);
 }
 
 void Worker::TakeHandedPackets() {

@@ -35,6 +35,7 @@ struct Arrival {
   Endpoint source;
   IpAddress local;  // the address that it came to
   uint32_t interface_index;
+  uint64_t wall_ns;  // when the kernel took it in, by WallNowNs(); 0: not told
 };
 
 // Datagrams of equal size behind each other (only the last may be shorter), for one destination.

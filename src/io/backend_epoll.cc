@@ -145,7 +145,7 @@ class EpollBackend final : public Backend {
         continue;
       }
       packet->length = static_cast<uint32_t>(bytes);
-      Arrival arrival{id, 0, {}, {}, 0};
+      Arrival arrival{id, 0, {}, {}, 0, 0};
       message.Read(static_cast<size_t>(bytes), arrival);
       sink.OnDatagrams(std::move(packet), arrival);
     }

@@ -409,7 +409,7 @@ class UringBackend final : public Backend {
     packet->length = io_uring_recvmsg_payload_length(out, result, &receive_message_);
     sockaddr_storage address;
     std::memcpy(&address, io_uring_recvmsg_name(out), sizeof(sockaddr_in6));
-    Arrival arrival{source.socket_id, 0, Endpoint::From(address), {}, 0};
+    Arrival arrival{source.socket_id, 0, Endpoint::From(address), {}, 0, 0};
     msghdr control{};
     control.msg_control = start + sizeof(*out) + sizeof(sockaddr_in6);
     control.msg_controllen = out->controllen;

@@ -1,15 +1,18 @@
 // The msghdr of a UDP read or send and its control messages: local address (PKTINFO), coalesced
-// size (UDP_GRO), segment size (UDP_SEGMENT). Shared by the backends of Linux.
+// size (UDP_GRO), time of arrival (SCM_TIMESTAMPNS), segment size (UDP_SEGMENT). Shared by the
+// backends of Linux.
 #pragma once
 
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "base/clock.h"
 #include "io/backend.h"
 
 #ifndef UDP_SEGMENT
@@ -22,11 +25,11 @@
 namespace braid {
 
 inline constexpr size_t kReceiveControlBytes =
-    CMSG_SPACE(sizeof(in6_pktinfo)) + CMSG_SPACE(sizeof(int));
+    CMSG_SPACE(sizeof(in6_pktinfo)) + CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(timespec));
 inline constexpr size_t kSendControlBytes =
     CMSG_SPACE(sizeof(in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t));
 
-// Fills what the control messages tell: local, interface_index, datagram_bytes.
+// Fills what the control messages tell: local, interface_index, datagram_bytes, wall_ns.
 inline void ReadControl(msghdr& message, size_t payload_bytes, Arrival& arrival) {
   arrival.datagram_bytes = static_cast<uint16_t>(payload_bytes);
   for (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr;
@@ -42,6 +45,10 @@ inline void ReadControl(msghdr& message, size_t payload_bytes, Arrival& arrival)
       const auto info = LoadNative<in6_pktinfo>(data);
       arrival.local = IpAddress::V6(info.ipi6_addr.s6_addr);
       arrival.interface_index = info.ipi6_ifindex;
+    } else if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_TIMESTAMPNS) {
+      const auto time = LoadNative<timespec>(data);
+      arrival.wall_ns =
+          static_cast<uint64_t>(time.tv_sec) * kSecondNs + static_cast<uint64_t>(time.tv_nsec);
     }
   }
 }

@@ -62,6 +62,8 @@ absl::StatusOr<UdpSocket> OpenUdp(const UdpSocketOptions& options) {
     Set(fd, IPPROTO_IP, IP_PKTINFO, 1);
     Set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
   }
+  // How long a datagram waited for this process is no delay of the path.
+  Set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1);
   int segment_bytes = 0;
   socklen_t length = sizeof(segment_bytes);
   socket.gso = getsockopt(fd, SOL_UDP, UDP_SEGMENT, &segment_bytes, &length) == 0;

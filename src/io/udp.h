@@ -1,5 +1,6 @@
 // UDP sockets as the tunnel uses them: coalesced reads, segmented sends, the local address of each
-// arrival, no fragmentation outside, and steering by lane among the sockets of one port.
+// arrival and its time, no fragmentation outside, and steering by lane among the sockets of one
+// port.
 #pragma once
 
 #include <string>

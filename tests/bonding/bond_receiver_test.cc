@@ -27,12 +27,13 @@ class BondReceiverTest : public testing::Test {
     uint16_t hold_ms = 20;
     uint16_t repair_ms = 50;
     uint16_t report_every_ms = 25;
+    DurationNs waited_ns = 0;  // for this process, after it had come
   };
 
   // The sender says how it wants its lanes.
   void OnProbe(uint8_t path, const Probe& wanted, std::optional<uint64_t> next_sequence = {}) {
     BondProbe probe;
-    probe.sent_us = ToWireUs(now_ns_) - 10'000;
+    probe.sent_us = ToWireUs(now_ns_ - wanted.waited_ns) - 10'000;
     probe.report_every_ms = wanted.report_every_ms;
     probe.hold_ms = wanted.hold_ms;
     probe.repair_ms = wanted.repair_ms;
@@ -40,7 +41,7 @@ class BondReceiverTest : public testing::Test {
       probe.lanes_used = 1;
       probe.lanes[0] = {kLane, *next_sequence};
     }
-    receiver_.OnProbe(path, probe, now_ns_);
+    receiver_.OnProbe(path, probe, now_ns_ - wanted.waited_ns, now_ns_);
   }
 
   // As the packet path does. Numbers on the path go on by one unless others are given.
@@ -458,6 +459,17 @@ TEST_F(BondReceiverTest, ReportsWhatCameOverEachPath) {
   EXPECT_EQ(report.paths[1].probe_arrived_us, arrived_us);
   EXPECT_EQ(report.paths[1].datagrams, 2u);
   EXPECT_EQ(report.paths[1].expected, 4u);
+}
+
+TEST_F(BondReceiverTest, TellsWhenAProbeCameNotWhenItWasRead) {
+  constexpr DurationNs kWaitedNs = 40 * kMillisecondNs;
+  OnProbe(0, {.waited_ns = kWaitedNs});
+  const uint32_t arrived_us = ToWireUs(now_ns_ - kWaitedNs);
+  Receive(0, 0, {}, kExpressLane);
+  Pass(50 * kMillisecondNs);
+  ASSERT_FALSE(reports_.empty());
+  EXPECT_EQ(reports_.back().paths[0].probe_arrived_us, arrived_us);
+  EXPECT_EQ(reports_.back().paths[0].probe_sent_us, arrived_us - 10'000);
 }
 
 TEST_F(BondReceiverTest, ReportsAsOftenAsItIsAskedTo) {

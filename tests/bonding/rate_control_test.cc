@@ -209,6 +209,19 @@ TEST_F(RateControlTest, DoesNotTakeWhatIsSentForWhatIsCarried) {
   EXPECT_GE(rate_mbps(), 0.85 * 50);
 }
 
+// Something that was no queue has ended the beginning much too soon.
+TEST_F(RateControlTest, MakesUpSoonForABeginningThatEndedTooSoon) {
+  Make(400, 2 * kMillisecondNs, 0, 1'000'000);
+  Run(300 * kMillisecondNs, 10);
+  SetDelay(40 * kMillisecondNs);
+  Run(200 * kMillisecondNs, 10);
+  SetDelay(2 * kMillisecondNs);
+  ASSERT_FALSE(control_.learning());
+  ASSERT_LE(rate_mbps(), 20);
+  Run(1300 * kMillisecondNs);
+  EXPECT_GE(rate_mbps(), 0.85 * 400);
+}
+
 TEST_F(RateControlTest, KeepsToAFixedRate) {
   control_.SetFixed(1'000'000);
   Make(50, 10 * kMillisecondNs);

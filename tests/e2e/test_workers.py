@@ -2,6 +2,10 @@
 
     client 10.20.1.1 ── nat 10.20.1.2 ╎ 10.30.1.1 ── 10.30.1.2 server
 """
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 from lab_test import LabTest, each
 from topology import INNER, Tunnel
 from traffic import flood, iperf, tcp_mbps
@@ -57,3 +61,22 @@ class Workers(LabTest):
                         client=of(workers[0]), server=of(workers[1])).start()
         self.assert_flows_pass(tunnel)
         self.assertTrue(tunnel.server.path()["remote"].startswith("10.30.1.1:2"))
+
+    # What waits for the process at the other end is no queue on the way.
+    def test_a_busy_machine_is_no_slow_link(self):
+        tunnel = Tunnel(self.lab).start()
+        server = tunnel.server.process
+        with ThreadPoolExecutor(1) as aside:
+            flooding = aside.submit(flood, tunnel.server_ns, tunnel.client_ns, INNER[4][1],
+                                    rate=2000, seconds=3)
+            while not flooding.done():
+                server.send_signal(signal.SIGSTOP)
+                time.sleep(0.045)
+                server.send_signal(signal.SIGCONT)
+                time.sleep(0.001)
+            got, sent = flooding.result()
+        self.assertEqual(got["received"], sent["sent"])
+        bond = tunnel.client.peer()["bond"]
+        sending = tunnel.client.path()["sending"]
+        self.assertFalse(bond["active"], sending)
+        self.assertEqual(sending["phase"], "startup")

@@ -14,8 +14,10 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <deque>
 #include <map>
+#include <thread>
 
 #include "base/limits.h"
 #include "io/datagram_message.h"
@@ -220,6 +222,30 @@ TEST_P(BackendTest, TellsWhereDatagramsCameFromAndToOnAWildcardSocket) {
       EXPECT_EQ(bench.recorder.datagrams[0].arrival.source.address, arrival.local);
       bench.recorder.datagrams.clear();
     }
+  });
+}
+
+// What waits for a busy process came when it came.
+TEST_P(BackendTest, TellsWhenTheKernelTookADatagramIn) {
+  InNetwork([] {
+    Bench bench = MakeBench();
+    const UdpSocket from = OpenSocket("127.0.0.1");
+    const UdpSocket to = OpenSocket("127.0.0.1");
+    ASSERT_TRUE(bench.backend->AddSocket(to.fd.get(), 0).ok());
+    // The kernel begins with it some time after the first socket on the machine asks.
+    for (const TimeNs end_ns = MonotonicNowNs() + kLongNs; MonotonicNowNs() < end_ns;) {
+      bench.recorder.datagrams.clear();
+      const uint64_t before_ns = WallNowNs();
+      SendDatagram(from.fd.get(), to.local, {}, Buffer{1, 2, 3});
+      const uint64_t after_ns = WallNowNs();
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      bench.PollForDatagrams(1);
+      ASSERT_EQ(bench.recorder.datagrams.size(), 1u);
+      const uint64_t told_ns = bench.recorder.datagrams[0].arrival.wall_ns;
+      ASSERT_GE(told_ns, before_ns);
+      if (told_ns <= after_ns) return;
+    }
+    FAIL() << "it tells when it was read";
   });
 }
 

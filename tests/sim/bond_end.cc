@@ -120,7 +120,7 @@ void BondEnd::Receive(Frame&& frame) {
   }
   KeepForParity(frame);
   if (const auto* probe = std::get_if<BondProbe>(&frame.inside)) {
-    receiver_->OnProbe(frame.path, *probe, now_ns);
+    receiver_->OnProbe(frame.path, *probe, now_ns, now_ns);
     if (has_told_ && static_cast<int32_t>(probe->sent_us - told_at_us_) < 0) return;
     has_told_ = true;
     told_at_us_ = probe->sent_us;
