@@ -48,7 +48,7 @@ bool IpAddress::is_unspecified() const { return is_set() && bytes == decltype(by
 std::string IpAddress::ToString() const {
   if (!is_set()) return "none";
   char buffer[INET6_ADDRSTRLEN];
-  inet_ntop(is_v4() ? AF_INET : AF_INET6, bytes.data(), buffer, sizeof(buffer));
+  inet_ntop(socket_family(), bytes.data(), buffer, sizeof(buffer));
   return buffer;
 }
 

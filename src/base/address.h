@@ -30,6 +30,8 @@ struct IpAddress {
   bool is_set() const { return family != Family::kNone; }
   bool is_unspecified() const;  // 0.0.0.0 or ::
   int bits() const { return is_v4() ? 32 : 128; }
+  int bytes_used() const { return bits() / 8; }
+  int socket_family() const { return is_v4() ? AF_INET : AF_INET6; }
   std::string ToString() const;
 
   auto operator<=>(const IpAddress&) const = default;

@@ -21,7 +21,7 @@ void Set(int fd, int level, int option, int value) {
 }
 
 absl::StatusOr<UniqueFd> Open(const IpAddress& address, const std::string& device, int type) {
-  UniqueFd fd(socket(address.is_v6() ? AF_INET6 : AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(socket(address.socket_family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return absl::ErrnoToStatus(errno, "cannot open a socket");
   if (address.is_v6()) Set(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
   if (!device.empty() && setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, device.data(),

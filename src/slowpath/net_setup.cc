@@ -54,14 +54,14 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
 
 absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
   const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
-  const bool v6 = prefix.address.is_v6();
   const std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>> local(
-      nl_addr_build(v6 ? AF_INET6 : AF_INET, prefix.address.bytes.data(), v6 ? 16 : 4));
+      nl_addr_build(prefix.address.socket_family(), prefix.address.bytes.data(),
+                    static_cast<size_t>(prefix.address.bytes_used())));
   nl_addr_set_prefixlen(local.get(), prefix.length);
   rtnl_addr_set_ifindex(address.get(), device.index);
   rtnl_addr_set_local(address.get(), local.get());
   // Nobody else is on this link whose address it could be.
-  if (v6) rtnl_addr_set_flags(address.get(), IFA_F_NODAD);
+  if (prefix.address.is_v6()) rtnl_addr_set_flags(address.get(), IFA_F_NODAD);
   const int result = rtnl_addr_add(device.socket.get(), address.get(), 0);
   if (result < 0) {
     return NetlinkError(result, "network.addresses: cannot add " + prefix.ToString());
@@ -71,7 +71,7 @@ absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
 
 // A socket as the tunnel would use it; none when there is no way.
 UniqueFd Connected(const Endpoint& remote, const IpAddress& local, const std::string& interface) {
-  UniqueFd fd(socket(remote.address.is_v6() ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd) return {};
   if (!interface.empty()) {
     setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),

@@ -167,11 +167,10 @@ int TakeLookup(nl_msg* message, void* to) {
 std::optional<FoundRoute> FindRoute(const Endpoint& remote, const IpAddress& local, int bound_to) {
   auto socket = OpenRtnetlink();
   if (!socket.ok()) return std::nullopt;
-  const bool v6 = remote.address.is_v6();
-  const int bytes = v6 ? 16 : 4;
+  const int bytes = remote.address.bytes_used();
   const NetlinkMessage message(nlmsg_alloc_simple(RTM_GETROUTE, NLM_F_REQUEST));
   rtmsg header{};
-  header.rtm_family = v6 ? AF_INET6 : AF_INET;
+  header.rtm_family = static_cast<uint8_t>(remote.address.socket_family());
   header.rtm_dst_len = static_cast<uint8_t>(bytes * 8);
   header.rtm_src_len = local.is_set() ? header.rtm_dst_len : uint8_t{0};
   // The route that matches. Without this the kernel guesses one for a link that it is told.

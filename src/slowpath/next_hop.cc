@@ -15,10 +15,10 @@ namespace {
 int SendRequest(nl_sock* socket, int type, const NextHop& next_hop) {
   const NetlinkMessage message(nlmsg_alloc_simple(type, NLM_F_REQUEST));
   ndmsg header{};
-  header.ndm_family = next_hop.address.is_v6() ? AF_INET6 : AF_INET;
+  header.ndm_family = static_cast<uint8_t>(next_hop.address.socket_family());
   header.ndm_ifindex = next_hop.link;
   nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
-  nla_put(message.get(), NDA_DST, next_hop.address.is_v6() ? 16 : 4, next_hop.address.bytes.data());
+  nla_put(message.get(), NDA_DST, next_hop.address.bytes_used(), next_hop.address.bytes.data());
   return nl_send_auto(socket, message.get());
 }
 

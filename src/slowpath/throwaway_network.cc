@@ -35,9 +35,9 @@ absl::Status SetUp(const std::string& name) {
 absl::Status AddAddress(const std::string& name, const IpPrefix& prefix) {
   auto socket = OpenRtnetlink();
   if (!socket.ok()) return socket.status();
-  const bool v6 = prefix.address.is_v6();
   const std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>> local(
-      nl_addr_build(v6 ? AF_INET6 : AF_INET, prefix.address.bytes.data(), v6 ? 16 : 4));
+      nl_addr_build(prefix.address.socket_family(), prefix.address.bytes.data(),
+                    static_cast<size_t>(prefix.address.bytes_used())));
   nl_addr_set_prefixlen(local.get(), prefix.length);
   const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
   rtnl_addr_set_ifindex(address.get(), static_cast<int>(if_nametoindex(name.c_str())));

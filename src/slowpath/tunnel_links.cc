@@ -106,8 +106,7 @@ void Finder::Remove(const std::string& device) {
 }
 
 IpAddress SourceTowards(const Endpoint& remote) {
-  const int family = remote.address.is_v6() ? AF_INET6 : AF_INET;
-  const UniqueFd fd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
   sockaddr_storage address{};
   socklen_t length = remote.To(address);
   auto* raw = reinterpret_cast<sockaddr*>(&address);
