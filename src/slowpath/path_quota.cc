@@ -72,6 +72,13 @@ int64_t ResetAfter(int64_t wall_s, int day) {
   return ResetIn(now.tm_year + 1900, now.tm_mon + 1, day);
 }
 
+// What is damaged may still tell somebody something.
+std::string SetAside(const std::string& path) {
+  std::error_code error;
+  std::filesystem::rename(path, path + ".damaged", error);
+  return error ? "is damaged" : "was damaged, and is now \"" + path + ".damaged\"";
+}
+
 std::string FileName(const std::string& state_dir, const Key& public_key) {
   char name[17];
   sodium_bin2hex(name, sizeof(name), public_key.data(), 8);
@@ -121,7 +128,7 @@ absl::Status PathQuotas::Load() {
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   const auto quotas = text.ok() ? ParseQuotaText(*text) : std::nullopt;
   if (!quotas) {
-    const std::string why = text.ok() ? "is damaged" : std::string(text.status().message());
+    const std::string why = text.ok() ? SetAside(path_) : std::string(text.status().message());
     return absl::DataLossError("security.state_dir: \"" + path_ + "\" " + why +
                                "; the quotas of the paths are counted from 0");
   }

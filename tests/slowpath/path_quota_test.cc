@@ -233,10 +233,15 @@ TEST_F(PathQuotasTest, AFileThatIsDamagedIsTold) {
   ASSERT_TRUE(quotas.Load().ok());
   quotas.Of("lte", config_).Count(1000);
   ASSERT_TRUE(quotas.Save().ok());
-  ASSERT_TRUE(ReplaceSmallFile(File(), "{}").ok());
+  const std::string file = File();
+  ASSERT_TRUE(ReplaceSmallFile(file, "{}").ok());
   PathQuotas again(folder_, Key{});
-  EXPECT_EQ(again.Load().code(), absl::StatusCode::kDataLoss);
+  const absl::Status status = again.Load();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find(".damaged"), absl::string_view::npos) << status;
   EXPECT_EQ(again.Of("lte", config_).kept().used_bytes, 0u);
+  // Nothing is lost by it: what is written later does not go over what was there.
+  EXPECT_EQ(*ReadSmallFile(file + ".damaged", 100, FilePrivacy::kAny), "{}");
 }
 
 TEST_F(PathQuotasTest, AFolderThatCannotBeWrittenIsToldOnce) {
