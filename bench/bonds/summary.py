@@ -80,11 +80,18 @@ def tables(results, rows):
     return "\n\n".join(parts)
 
 
+def rounds_text(results):
+    """Some rows may have been measured more often than others."""
+    counts = {max(len(by_row.get(name, ())) for by_row in results.samples.values())
+              for name in results.cases}
+    return " to ".join(map(str, sorted({min(counts), max(counts)})))
+
+
 def write_docs(results, rows, path):
     """Rewrites the file's part."""
     about = results.about
     made = (f"{about['date']}, {about['cpus']} CPUs, Linux {about['kernel']}, {about['version']}. "
-            f"Rounds: {about['rounds']}, of {about['seconds']} s after {about['warm_up']} s of "
+            f"Rounds: {rounds_text(results)}, of {about['seconds']} s after {about['warm_up']} s of "
             f"warm-up.\n\n{tables(results, rows)}")
     with open(path, encoding="utf-8") as file:
         text = docs.replace_generated(file.read(), made, path, BEGIN, END)

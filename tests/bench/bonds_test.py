@@ -87,6 +87,13 @@ class Bonds(unittest.TestCase):
         self.assertAlmostEqual(fec.overhead_percent(
             {"fec_bytes_a_datagram": 1500, "no_fec_bytes_a_datagram": 1250}), 20)
 
+    def test_rounds_are_those_that_were_measured(self):
+        results = results_of("A-bbr", **A_BBR)
+        self.assertEqual(summary.rounds_text(results), "3")
+        results.cases.append("single-bbr")
+        results.add("single-bbr", "0", {"braid": 1})
+        self.assertEqual(summary.rounds_text(results), "1 to 3")
+
     def test_failures_are_told(self):
         results = results_of("A-bbr")
         results.add_failure("A-bbr", "MPTCP", "has joined 0 of 1 more links")
