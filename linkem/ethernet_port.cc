@@ -149,10 +149,7 @@ absl::Status EthernetPort::Receive(std::vector<Arrival>& arrivals) {
          control = CMSG_NXTHDR(&header, control)) {
       const uint8_t* data = CMSG_DATA(control);
       if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_TIMESTAMPNS) {
-        const auto stamp = LoadNative<timespec>(data);
-        const uint64_t stamp_ns =
-            static_cast<uint64_t>(stamp.tv_sec) * kSecondNs + static_cast<uint64_t>(stamp.tv_nsec);
-        const uint64_t age_ns = wall_now_ns - stamp_ns;
+        const uint64_t age_ns = wall_now_ns - ToNs(LoadNative<timespec>(data));
         if (age_ns < kOldestArrivalNs) arrival.at_ns = now_ns - age_ns;
       } else if (control->cmsg_level == SOL_PACKET && control->cmsg_type == PACKET_AUXDATA) {
         const auto told = LoadNative<tpacket_auxdata>(data);

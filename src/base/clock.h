@@ -17,10 +17,14 @@ inline constexpr DurationNs kMicrosecondNs = 1'000;
 inline constexpr DurationNs kMillisecondNs = 1'000'000;
 inline constexpr DurationNs kSecondNs = 1'000'000'000;
 
+inline uint64_t ToNs(const timespec& time) {
+  return static_cast<uint64_t>(time.tv_sec) * kSecondNs + static_cast<uint64_t>(time.tv_nsec);
+}
+
 inline uint64_t ReadClockNs(clockid_t clock) {
   timespec now;
   clock_gettime(clock, &now);
-  return static_cast<uint64_t>(now.tv_sec) * kSecondNs + static_cast<uint64_t>(now.tv_nsec);
+  return ToNs(now);
 }
 
 inline TimeNs MonotonicNowNs() { return ReadClockNs(CLOCK_MONOTONIC); }

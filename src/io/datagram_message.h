@@ -46,9 +46,7 @@ inline void ReadControl(msghdr& message, size_t payload_bytes, Arrival& arrival)
       arrival.local = IpAddress::V6(info.ipi6_addr.s6_addr);
       arrival.interface_index = info.ipi6_ifindex;
     } else if (control->cmsg_level == SOL_SOCKET && control->cmsg_type == SCM_TIMESTAMPNS) {
-      const auto time = LoadNative<timespec>(data);
-      arrival.wall_ns =
-          static_cast<uint64_t>(time.tv_sec) * kSecondNs + static_cast<uint64_t>(time.tv_nsec);
+      arrival.wall_ns = ToNs(LoadNative<timespec>(data));
     }
   }
 }
