@@ -16,6 +16,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "bonding/bond_memory.h"
 #include "bonding/bond_messages.h"
@@ -60,6 +61,9 @@ class BondSender {
     kStandby,  // not needed
     kUp,
   };
+  // In the order of the enumerators.
+  static constexpr std::array<std::string_view, 5> kPathStateNames = {"down", "silent", "aside",
+                                                                      "standby", "up"};
 
   struct Counters {
     uint64_t repairs = 0;

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string_view>
 
 #include "base/clock.h"
 #include "bonding/bond_messages.h"
@@ -30,6 +31,9 @@ class RateControl {
     kProbe,    // somewhat above it, to see whether there is more
     kTest,     // at what arrives: are the losses due to congestion?
   };
+  // In the order of the enumerators.
+  static constexpr std::array<std::string_view, 5> kPhaseNames = {"startup", "drain", "cruise",
+                                                                  "probe", "test"};
 
   // 0: measured. The path is then sent over at this rate, whatever reports say.
   void SetFixed(uint64_t bytes_per_s) { fixed_bytes_per_s_ = bytes_per_s; }

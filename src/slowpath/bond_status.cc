@@ -22,38 +22,6 @@ double Ms(T ns) {
   return Rounded(static_cast<double>(ns) / kMillisecondNs, 3);
 }
 
-std::string_view Name(BondSender::PathState state) {
-  switch (state) {
-    case BondSender::PathState::kDown:
-      return "down";
-    case BondSender::PathState::kSilent:
-      return "silent";
-    case BondSender::PathState::kAside:
-      return "aside";
-    case BondSender::PathState::kStandby:
-      return "standby";
-    case BondSender::PathState::kUp:
-      return "up";
-  }
-  return "";
-}
-
-std::string_view Name(RateControl::Phase phase) {
-  switch (phase) {
-    case RateControl::Phase::kStartup:
-      return "startup";
-    case RateControl::Phase::kDrain:
-      return "drain";
-    case RateControl::Phase::kCruise:
-      return "cruise";
-    case RateControl::Phase::kProbe:
-      return "probe";
-    case RateControl::Phase::kTest:
-      return "test";
-  }
-  return "";
-}
-
 }  // namespace
 
 Json DescribeBond(const BondGauges& bond) {
@@ -87,8 +55,8 @@ Json DescribeBond(const BondGauges& bond) {
 
 Json DescribeBondPath(const BondGauges::Path& path) {
   Json json;
-  json["state"] = std::string(Name(static_cast<BondSender::PathState>(path.state.Get())));
-  json["phase"] = std::string(Name(static_cast<RateControl::Phase>(path.phase.Get())));
+  json["state"] = std::string(BondSender::kPathStateNames[path.state.Get()]);
+  json["phase"] = std::string(RateControl::kPhaseNames[path.phase.Get()]);
   json["carries"] = path.carries.Get();
   json["capacity_mbps"] = Mbps(path.bytes_per_s.Get());
   json["pacing_mbps"] = Mbps(path.pacing_bytes_per_s.Get());

@@ -69,20 +69,13 @@ FecMode FecModeOf(const std::string& text) {
   return text == "auto" ? FecMode::kAuto : FecMode::kRatio;
 }
 
+// All of these are literals, so they end with a zero.
 const char* Name(RateControl::Phase phase) {
-  switch (phase) {
-    case RateControl::Phase::kStartup:
-      return "startup";
-    case RateControl::Phase::kDrain:
-      return "drain";
-    case RateControl::Phase::kCruise:
-      return "cruise";
-    case RateControl::Phase::kProbe:
-      return "probe";
-    case RateControl::Phase::kTest:
-      return "test";
-  }
-  return "?";
+  return RateControl::kPhaseNames[static_cast<size_t>(phase)].data();
+}
+
+const char* Name(BondSender::PathState state) {
+  return BondSender::kPathStateNames[static_cast<size_t>(state)].data();
 }
 
 const char* Name(Together::Order order) {
@@ -95,22 +88,6 @@ const char* Name(Together::Order order) {
       return "quickest first";
     case Together::Order::kSlowestFirst:
       return "slowest first";
-  }
-  return "?";
-}
-
-const char* Name(BondSender::PathState state) {
-  switch (state) {
-    case BondSender::PathState::kDown:
-      return "down";
-    case BondSender::PathState::kSilent:
-      return "silent";
-    case BondSender::PathState::kAside:
-      return "aside";
-    case BondSender::PathState::kStandby:
-      return "standby";
-    case BondSender::PathState::kUp:
-      return "up";
   }
   return "?";
 }
