@@ -54,10 +54,7 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
 
 absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
   const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
-  const std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>> local(
-      nl_addr_build(prefix.address.socket_family(), prefix.address.bytes.data(),
-                    static_cast<size_t>(prefix.address.bytes_used())));
-  nl_addr_set_prefixlen(local.get(), prefix.length);
+  const NetlinkAddress local = ToNetlink(prefix);
   rtnl_addr_set_ifindex(address.get(), device.index);
   rtnl_addr_set_local(address.get(), local.get());
   // Nobody else is on this link whose address it could be.

@@ -1,6 +1,7 @@
 // The little that all users of rtnetlink (libnl-route) share.
 #pragma once
 
+#include <netlink/addr.h>
 #include <netlink/msg.h>
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
@@ -10,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/address.h"
 
 namespace braid {
 
@@ -22,6 +24,16 @@ struct NetlinkFreer {
 };
 using NetlinkMessage = std::unique_ptr<nl_msg, NetlinkFreer<nlmsg_free>>;
 using NetlinkSocket = std::unique_ptr<nl_sock, NetlinkFreer<nl_socket_free>>;
+
+using NetlinkAddress = std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>>;
+
+inline NetlinkAddress ToNetlink(const IpPrefix& prefix) {
+  const IpAddress& address = prefix.address;
+  NetlinkAddress made(nl_addr_build(address.socket_family(), address.bytes.data(),
+                                    static_cast<size_t>(address.bytes_used())));
+  nl_addr_set_prefixlen(made.get(), prefix.length);
+  return made;
+}
 
 inline absl::Status NetlinkError(int error, const std::string& what) {
   return absl::UnavailableError(what + ": " + nl_geterror(error));

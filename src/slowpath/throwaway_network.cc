@@ -35,10 +35,7 @@ absl::Status SetUp(const std::string& name) {
 absl::Status AddAddress(const std::string& name, const IpPrefix& prefix) {
   auto socket = OpenRtnetlink();
   if (!socket.ok()) return socket.status();
-  const std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>> local(
-      nl_addr_build(prefix.address.socket_family(), prefix.address.bytes.data(),
-                    static_cast<size_t>(prefix.address.bytes_used())));
-  nl_addr_set_prefixlen(local.get(), prefix.length);
+  const NetlinkAddress local = ToNetlink(prefix);
   const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
   rtnl_addr_set_ifindex(address.get(), static_cast<int>(if_nametoindex(name.c_str())));
   rtnl_addr_set_local(address.get(), local.get());
