@@ -17,14 +17,10 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, FOLDER)
 
 import lab  # noqa: E402
+from terminal import COLOURS, tinted  # noqa: E402
 
 FORK = multiprocessing.get_context("fork")
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-
-
-def tinted(code, text):
-    return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
 
 
 class Outcome(unittest.TestResult):
