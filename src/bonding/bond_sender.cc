@@ -187,6 +187,11 @@ bool BondSender::Busy(TimeNs now_ns) const {
          fec_.busy();
 }
 
+DurationNs BondSender::pause_ns(TimeNs now_ns) const {
+  const bool waits = waiting_packets() != 0 || !express_.empty() || repairs_used_ != 0;
+  return waits ? 0 : now_ns - last_packet_ns_;
+}
+
 bool BondSender::Next(TimeNs now_ns, Departure& departure) {
   if (now_ns < next_due_ns_) return false;
   departure = {};
@@ -381,6 +386,7 @@ void BondSender::Sealed(const Departure& departure, uint64_t sequence, uint32_t 
     memory_.slab.Return(departure.slot);
   }
   if (departure.what != Departure::What::kPacket) return;
+  last_packet_ns_ = now_ns;
 
   Slot& slot = memory_.slab[departure.slot];
   slot.sequence = sequence;

@@ -122,6 +122,10 @@ class BondSender {
   bool constrained() const;
   size_t usable_paths() const;
   BondingMode mode() const { return options_.mode; }
+  // Nothing is likely to limit any path that is up.
+  bool free() const;
+  // Nothing waits, and for so long nothing was sent.
+  DurationNs pause_ns(TimeNs now_ns) const;
   // A path that was found to carry whatever is sent no longer does.
   void Relearn(TimeNs now_ns);
   PathState state(uint8_t path) const { return paths_[path].state; }
@@ -330,6 +334,7 @@ class BondSender {
   uint32_t newest_report_us_ = 0;
   bool has_report_ = false;
   TimeNs active_until_ns_ = 0;
+  TimeNs last_packet_ns_ = 0;
   TimeNs next_look_ns_ = 0;
   TimeNs next_due_ns_ = 0;
   Counters counters_;

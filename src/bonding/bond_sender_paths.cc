@@ -427,6 +427,11 @@ bool BondSender::constrained() const {
                      [](const Path& path) { return path.usable && path.rate.constrained(); });
 }
 
+bool BondSender::free() const {
+  return std::all_of(paths_.begin(), paths_.end(),
+                     [](const Path& path) { return !path.usable || path.rate.free(); });
+}
+
 size_t BondSender::usable_paths() const {
   return static_cast<size_t>(
       std::count_if(paths_.begin(), paths_.end(), [](const Path& path) { return path.usable; }));

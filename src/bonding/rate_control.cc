@@ -181,6 +181,8 @@ void RateControl::OnInterval(const PathReport& report, uint32_t made_us, TimeNs 
     // What a full queue loses says little of the path.
     const double packets = static_cast<double>(expected) / (had_queue ? 5000 : 500);
     loss_ += std::min(1.0, packets) * (lost - loss_);
+    lossy_ |= loss_ > kRareLoss;
+    learned_from_datagrams_ += datagrams;
     const bool calm = !had_queue && (phase_ == Phase::kCruise || phase_ == Phase::kTest || !busy);
     if (calm && lost < base_loss_ + kSuspiciousLoss) {
       const double base_weight = std::min(0.5, static_cast<double>(expected) / 2000);
@@ -326,8 +328,14 @@ void RateControl::OnOutage(TimeNs now_ns) {
   queue_ns_ = 0;
   draining_since_ns_ = 0;
   loss_ = base_loss_;  // what the outage took is no property of the path
+  BeNew();
   if (phase_ != Phase::kStartup) Begin(Phase::kCruise, now_ns);
   next_probe_ns_ = now_ns;
+}
+
+void RateControl::BeNew() {
+  lossy_ = false;
+  learned_from_datagrams_ = 0;
 }
 
 void RateControl::OnRestart() {
@@ -340,6 +348,7 @@ void RateControl::Relearn(TimeNs now_ns) {
   grew_ns_ = 0;
   bytes_per_s_ = std::max<uint64_t>(bytes_per_s_ / 2, kInitialBytesPerS);
   loss_ = base_loss_ = 0;
+  BeNew();
   Begin(Phase::kStartup, now_ns);
 }
 

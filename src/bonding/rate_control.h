@@ -68,6 +68,9 @@ class RateControl {
                        datagrams_per_s_ < kUnconstrainedDatagramsPerS / 4;
     return fixed_bytes_per_s_ != 0 || (!unconstrained() && (phase_ != Phase::kStartup || lossy));
   }
+  // So much has gone through, without a queue and without more than a rare loss, that nothing is
+  // likely to limit what is sent.
+  bool free() const { return learning() && !lossy_ && learned_from_datagrams_ >= kFreeDatagrams; }
   Phase phase() const { return phase_; }
   bool learning() const { return phase_ == Phase::kStartup && fixed_bytes_per_s_ == 0; }
 
@@ -91,6 +94,7 @@ class RateControl {
   void WatchQueue(TimeNs now_ns);
   void EndPhase(double lost, bool busy, TimeNs now_ns);
   void Begin(Phase phase, TimeNs now_ns);
+  void BeNew();
   DurationNs Round() const;
 
   uint64_t fixed_bytes_per_s_ = 0;
@@ -146,6 +150,10 @@ class RateControl {
   uint64_t goodput_bytes_per_s_ = 0;
   uint64_t datagrams_per_s_ = 0;
   static constexpr double kConstrainedLoss = 0.001;
+  static constexpr double kRareLoss = kConstrainedLoss / 4;
+  bool lossy_ = false;  // once since the path was new, as below
+  uint64_t learned_from_datagrams_ = 0;
+  static constexpr uint64_t kFreeDatagrams = 3000;
 };
 
 }  // namespace braid

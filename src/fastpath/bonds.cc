@@ -13,6 +13,7 @@ namespace {
 // One bond may not keep the others of a worker from sending.
 constexpr int kMaxDeparturesPerBatch = 512;
 constexpr DurationNs kQuietNs = 10 * kSecondNs;
+constexpr DurationNs kPauseNs = 2 * kMillisecondNs;
 // Nothing waits for a worker for longer: the wall clock was set meanwhile.
 constexpr DurationNs kMostWaitNs = kSecondNs;
 
@@ -21,6 +22,11 @@ TimeNs ArrivedNs(uint64_t wall_ns, TimeNs now_ns) {
   if (wall_ns == 0) return now_ns;
   const uint64_t waited_ns = WallNowNs() - wall_ns - (MonotonicNowNs() - now_ns);
   return waited_ns > kMostWaitNs ? now_ns : now_ns - waited_ns;
+}
+
+bool IsFar(const Session& session) {
+  return std::any_of(session.paths.begin(), session.paths.end(),
+                     [](const PathState& path) { return path.up && path.far; });
 }
 
 }  // namespace
@@ -101,8 +107,10 @@ void Bonds::SetBonded(PeerSlot peer, Session& session, bool bonded) {
   }
 }
 
-// Several paths are a bond's unless they carry more than one worker can send; a single one is when
-// it limits what is sent, until it has been quiet for long.
+// Several paths are a bond's unless they carry more than one worker can send. A single one is when
+// it limits what is sent, until it has been quiet for long; a far one also until it has shown that
+// it does not, since what a flow loses in its first round trips holds it back for seconds. Such a
+// bond ends in a pause, so that nothing overtakes what it has sent.
 void Bonds::Review(PeerSlot peer, Bond& bond) {
   Session& session = *state_.sessions[peer];
   if (session.send_keypair == nullptr || !session.send_keypair->bonds) return;
@@ -110,9 +118,11 @@ void Bonds::Review(PeerSlot peer, Bond& bond) {
   const bool several = bond.sender.usable_paths() > 1;
   if (session.bonded) {
     const bool quiet = state_.now_ns >= bond.sender.active_until_ns() + kQuietNs;
-    const bool needless = bond.sender.unconstrained() || (!several && quiet);
+    const bool free = bond.sender.free() && bond.sender.pause_ns(state_.now_ns) >= kPauseNs;
+    const bool needless = bond.sender.unconstrained() || (!several && (quiet || free));
     if (!must && needless) SetBonded(peer, session, false);
-  } else if (bond.sender.constrained() || must || (several && !bond.sender.unconstrained())) {
+  } else if (bond.sender.constrained() || must || (several && !bond.sender.unconstrained()) ||
+             (IsFar(session) && !bond.sender.free())) {
     bond.sender.Relearn(state_.now_ns);
     SetBonded(peer, session, true);
   }
@@ -121,6 +131,7 @@ void Bonds::Review(PeerSlot peer, Bond& bond) {
 void Bonds::NoteDirect(PeerSlot peer) {
   Bond& bond = Take(peer);
   bond.sender.NoteDirect(state_.now_ns);
+  Review(peer, bond);
   Touch(peer);
 }
 
@@ -130,7 +141,6 @@ void Bonds::OnSessionEnd(PeerSlot peer) {
 
 void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
   Bond& bond = Take(peer);
-  Review(peer, bond);
   const Bytes packet = segmenter.packet();
   const uint32_t flow_hash = FlowHash(packet);
   const TrafficClass traffic_class = ClassOf(segmenter);

@@ -143,9 +143,8 @@ void Bonds::Run(Deliver&& deliver) {
     deliver(peer, bond);
     SendAll(peer, bond);
     SetTimer(peer, bond);
-    if (state_.now_ns < bond.shown_ns + kShowEveryNs) continue;
     Review(peer, bond);
-    Show(peer, bond);
+    if (state_.now_ns >= bond.shown_ns + kShowEveryNs) Show(peer, bond);
   }
 }
 

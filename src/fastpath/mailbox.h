@@ -78,7 +78,7 @@ struct Command {
     kRemoveKeypair,  // peer, keypair: forget it; it is freed once this command has been passed
     kSetPath,        // peer, path, route
     kUsePath,        // peer, path: send over it
-    kSetPathUp,      // peer, path, up, path_options
+    kSetPathUp,      // peer, path, up, far, path_options
     kSetClassRules,  // class_rules: of all bonds
     kSetBond,        // bond: how all bonds behave
     kSetPeerMode,    // peer, mode: another than that of all bonds, or no other
@@ -97,6 +97,7 @@ struct Command {
   uint8_t path = 0;
   Route route{};
   bool up = false;
+  bool far = false;
   BondPathOptions path_options{};
   BondOptions bond{};
   std::optional<BondingMode> mode{};

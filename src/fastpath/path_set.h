@@ -90,6 +90,7 @@ struct PathState {
   Route route;           // remote unset: no such path
   uint32_t version = 0;  // moves when the route does: what lanes learned before is then void
   bool up = false;       // the peer answers there
+  bool far = false;      // a loss costs a flow more there than a bond costs
   BondPathOptions options;
 };
 

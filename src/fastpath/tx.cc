@@ -58,22 +58,24 @@ void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
              segmenter_.partial_checksum());
   }
   if (session->bonded) return bonds_.Enqueue(peer, *session, segmenter_);
+  if (keypair->bonds) NoteDirect(peer, *session);
+  if (session->bonded && state_.HasBond(peer)) return bonds_.Enqueue(peer, *session, segmenter_);
   if (!session->has_path) return state_.drops.Count(Drop::no_path, segmenter_.segments());
   LaneState* lane = state_.TakeLane(*session, lane_id);
   if (lane == nullptr) return state_.drops.Count(Drop::no_lane_state, segmenter_.segments());
-  if (keypair->bonds) NoteDirect(peer, *session);
   SendSegments(*session, *keypair, *lane);
 }
 
 // The worker of the peer's bond watches what becomes of traffic that is more than a trickle: when
-// the path limits it, the bond takes over.
+// the path limits it, or may, the bond takes over. It is told once a window.
 void Transmitter::NoteDirect(PeerSlot peer, Session& session) {
+  if (state_.now_ns >= session.direct_since_ns + kDirectWindowNs) {
+    session.direct_since_ns = state_.now_ns;
+    session.direct_packets = 0;
+  }
+  const uint32_t before = session.direct_packets;
   session.direct_packets += static_cast<uint32_t>(segmenter_.segments());
-  if (state_.now_ns < session.direct_since_ns + kDirectWindowNs) return;
-  const bool enough = session.direct_packets >= kDirectPackets;
-  session.direct_since_ns = state_.now_ns;
-  session.direct_packets = 0;
-  if (!enough) return;
+  if (before >= kDirectPackets || session.direct_packets < kDirectPackets) return;
   if (state_.HasBond(peer)) return bonds_.NoteDirect(peer);
   HandedPacket news;
   news.from = HandedPacket::From::kDirect;

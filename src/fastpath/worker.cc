@@ -190,6 +190,7 @@ void Worker::CarryOut(const Command& command) {
       break;
     case Command::Type::kSetPathUp:
       session->paths[command.path].up = command.up;
+      session->paths[command.path].far = command.far;
       session->paths[command.path].options = command.path_options;
       if (state_.HasBond(command.peer)) bonds_.OnPathsChanged(command.peer, *session);
       break;

@@ -50,6 +50,8 @@ constexpr int kPingsUntilHandshake = 3;
 constexpr DurationNs kPingDownNs = 200 * kMillisecondNs;
 constexpr int kQuickPings = 150;
 constexpr double kRttWeight = 0.125;
+// From here on a bond costs a flow less than what a loss does to it.
+constexpr DurationNs kFarRttNs = 5 * kMillisecondNs;
 
 // When a peer is due.
 constexpr TimeNs kEveryTick = 1;
@@ -160,6 +162,7 @@ void Peers::SuspendPath(uint8_t path_id, TimeNs now_ns) {
     path->ping_under_way = false;
     path->unanswered_pings = 0;
     path->rtt_ms.reset();
+    path->least_rtt_ns = 0;
     path->up = false;
     path->refused = false;
     path->mtu_search.Stop();
@@ -738,6 +741,9 @@ void Peers::OnControl(Peer& peer, uint8_t path_id, const Header& header, const K
       return SendControl(peer, path_id, back, answer, now_ns);
     }
     case ControlMessage::Type::kProbed:
+      if (const auto sent_ns = peer.paths[path_id].pings.SentAt(message.token)) {
+        NoteRoundTrip(peer, path_id, now_ns - *sent_ns);
+      }
       if (peer.paths[path_id].mtu_search.OnProbed(message.token, message.mtu, now_ns)) {
         UpdateMtu(peer);
         TickMtus(peer, now_ns);
@@ -792,6 +798,7 @@ void Peers::OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, 
   if (!sent_ns) return;
   const double rtt_ms = static_cast<double>(now_ns - *sent_ns) / kMillisecondNs;
   path.rtt_ms = path.rtt_ms ? *path.rtt_ms + kRttWeight * (rtt_ms - *path.rtt_ms) : rtt_ms;
+  NoteRoundTrip(peer, path_id, now_ns - *sent_ns);
   path.pings.Forget();
   path.ping_under_way = false;
   path.unanswered_pings = 0;
@@ -801,6 +808,14 @@ void Peers::OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, 
     ChoosePath(peer);
     UpdateMtu(peer);
   }
+}
+
+// The least of all, so that a busy machine makes no path far for long.
+void Peers::NoteRoundTrip(Peer& peer, uint8_t path_id, DurationNs rtt_ns) {
+  PeerPath& path = peer.paths[path_id];
+  path.least_rtt_ns = path.least_rtt_ns == 0 ? rtt_ns : std::min(path.least_rtt_ns, rtt_ns);
+  if (path.told_usable && path.told_far != (path.least_rtt_ns >= kFarRttNs))
+    TellPathUp(peer, path_id);
 }
 
 void Peers::SendControl(Peer& peer, uint8_t path_id, const Route& route,
@@ -815,6 +830,7 @@ void Peers::SendProbe(Peer& peer, uint8_t path_id, const MtuSearch::Probe& probe
   const size_t bytes = WriteControlMessage({ControlMessage::Type::kProbe, probe.token}, head);
   std::vector<uint8_t> plain(probe.mtu);
   std::copy_n(head.begin(), bytes, plain.begin());
+  peer.paths[path_id].pings.Add(probe.token, now_ns);
   SendPlain(peer, path_id, peer.paths[path_id].route, plain, now_ns);
 }
 
@@ -859,6 +875,7 @@ void Peers::MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs now_n
                  route.remote.ToString());
   }
   path.route = route;
+  path.least_rtt_ns = 0;
   path.refused = false;  // another way may carry more
   path.mtu_search.Stop();
   host_.Tell({.type = Command::Type::kSetPath, .peer = peer.slot, .path = path_id, .route = route});
@@ -1018,11 +1035,13 @@ void Peers::TellUsable(Peer& peer) {
 }
 
 void Peers::TellPathUp(Peer& peer, uint8_t path_id) {
-  const PeerPath& path = peer.paths[path_id];
+  PeerPath& path = peer.paths[path_id];
+  path.told_far = path.least_rtt_ns >= kFarRttNs;
   host_.Tell({.type = Command::Type::kSetPathUp,
               .peer = peer.slot,
               .path = path_id,
               .up = path.told_usable,
+              .far = path.told_far,
               .path_options = path.options});
 }
 

@@ -86,8 +86,8 @@ struct PeersOptions {
   uint64_t rekey_after_packets = uint64_t{1} << 36;
 };
 
-// The pings of a path that may still be answered. Each has a token of its own, so that an answer
-// tells how long it took also when others before it were lost.
+// The pings and probes of a path that may still be answered. Each has a token of its own, so that
+// an answer tells how long it took also when others before it were lost.
 class PathPings {
  public:
   // The token to send.
@@ -128,11 +128,13 @@ struct PeerPath {
   uint64_t heard_sequence = 0;   // the newest of the slow lane that came over it
   uint64_t rx_datagrams = 0;     // of the workers, when they were last looked at
   std::optional<double> rtt_ms;  // smoothed
+  DurationNs least_rtt_ns = 0;   // as far as pings and probes tell; 0: nothing does
   bool up = false;
   uint16_t link_mtu = 0;  // what its link takes; 0: not known
   MtuSearch mtu_search;   // what it carries
   BondPathOptions options;
   bool told_usable = false;  // to the workers
+  bool told_far = false;
   bool refused = false;      // for carrying too little: the workers do not have it
   // Whether large packets get through, as far as traffic tells.
   TimeNs stalled_since_ns = 0;
@@ -318,6 +320,7 @@ class Peers {
   void OnMode(Peer& peer, BondingMode mode, uint64_t sequence);
   void SendInMode(Peer& peer, std::optional<BondingMode> mode);
   void OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, TimeNs now_ns);
+  void NoteRoundTrip(Peer& peer, uint8_t path_id, DurationNs rtt_ns);
   void OnClose(Peer& peer, uint64_t keypair_id);
   void SendControl(Peer& peer, uint8_t path_id, const Route& route, const ControlMessage& message,
                    TimeNs now_ns);

@@ -222,6 +222,28 @@ TEST_F(RateControlTest, MakesUpSoonForABeginningThatEndedTooSoon) {
   EXPECT_GE(rate_mbps(), 0.85 * 400);
 }
 
+TEST_F(RateControlTest, IsFreeOnceMuchWentThroughWithoutLossesAndQueue) {
+  Make(1000, 10 * kMillisecondNs, 0, 4'000'000);
+  Run(kSecondNs, 20);
+  EXPECT_FALSE(control_.free()) << "some 1,700 datagrams";
+  Run(kSecondNs, 20);
+  EXPECT_TRUE(control_.free());
+  control_.OnOutage(now_ns_);
+  EXPECT_FALSE(control_.free()) << "another way may be another path";
+}
+
+TEST_F(RateControlTest, IsNotFreeWhereSomethingIsLost) {
+  Make(1000, 10 * kMillisecondNs, 0.001);
+  Run(10 * kSecondNs, 20);
+  EXPECT_FALSE(control_.free());
+}
+
+TEST_F(RateControlTest, IsNotFreeWhereALinkLimits) {
+  Make(50, 10 * kMillisecondNs);
+  Run(10 * kSecondNs);
+  EXPECT_FALSE(control_.free());
+}
+
 TEST_F(RateControlTest, KeepsToAFixedRate) {
   control_.SetFixed(1'000'000);
   Make(50, 10 * kMillisecondNs);

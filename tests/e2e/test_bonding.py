@@ -32,6 +32,19 @@ class Bonding(LabTest):
         self.assertLess(lost, 0.005)
         self.assertGreater(bond.links[0].status()["to_right"]["frames_lost"], 20)
 
+    def test_a_far_link_has_a_bond_until_it_has_shown_that_nothing_limits(self):
+        bond = Bond(self.lab, {"rate_mbps": 200, "delay_ms": 5})
+        lost, packets = bond.send_udp(5, seconds=2)
+        self.assertTrue(bond.bond()["active"], "no more than 2,000 datagrams yet")
+        lost_later, packets_later = bond.send_udp(5, seconds=6)
+        self.assertFalse(bond.bond()["active"])
+        self.assertEqual((lost * packets, lost_later * packets_later), (0, 0))
+
+    def test_a_near_link_has_no_bond_while_nothing_limits(self):
+        bond = Bond(self.lab, {"rate_mbps": 200, "delay_ms": 0.5})
+        bond.send_udp(5, seconds=2)
+        self.assertFalse(bond.bond()["active"])
+
     def test_what_a_rule_calls_realtime_is_not_sent_again(self):
         bond = Bond(self.lab, {"rate_mbps": 20, "delay_ms": 5, "loss": 0.03},
                     classes=[{"protocol": "udp", "ports": [UDP_PORT], "class": "realtime"}])

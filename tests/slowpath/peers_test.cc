@@ -155,6 +155,31 @@ TEST_F(PeersTest, ASessionIsEstablishedAndCarriesTraffic) {
   EXPECT_NEAR(*client_.peer().paths[0].rtt_ms, 20, 0.1);
 }
 
+// A server does not ping its only path; it knows from its probes.
+TEST_F(PeersTest, BothEndsTellTheirWorkersThatAPathIsFar) {
+  network_.conditions.delay_ns = 3 * kMillisecondNs;
+  Start();
+  ASSERT_TRUE(RunUntil(2 * kSecondNs, [this] { return SameKeys(); }));
+  Run(kSecondNs);
+  EXPECT_TRUE(client_.lanes[0].far[0]);
+  EXPECT_TRUE(server_.lanes[0].far[0]);
+}
+
+TEST_F(PeersTest, OneShortRoundTripShowsThatAPathIsNotFar) {
+  client_.keepalive_ms = 1000;
+  network_.conditions.delay_ns = 20 * kMillisecondNs;  // as of a machine that is busy
+  Start();
+  ASSERT_TRUE(RunUntil(2 * kSecondNs, [this] { return SameKeys(); }));
+  Run(kSecondNs);
+  EXPECT_TRUE(client_.lanes[0].far[0]);
+  network_.conditions.delay_ns = kMillisecondNs;
+  Run(2 * kSecondNs);
+  EXPECT_FALSE(client_.lanes[0].far[0]);
+  network_.conditions.delay_ns = 20 * kMillisecondNs;
+  Run(5 * kSecondNs);
+  EXPECT_FALSE(client_.lanes[0].far[0]);
+}
+
 TEST_F(PeersTest, TheRespondersFavouriteOfTheOfferedCiphersIsTaken) {
   if (client_.options.aeads[Cipher::kAes256Gcm] == nullptr) GTEST_SKIP() << "no AES in hardware";
   client_.options.ciphers = {Cipher::kChaCha20Poly1305, Cipher::kAes256Gcm};

@@ -28,6 +28,7 @@ class SimulatedEnd final : public PeerHost {
     uint8_t path = 0;
     bool has_path = false;
     std::array<bool, kMaxPaths> up{};
+    std::array<bool, kMaxPaths> far{};
     std::array<BondPathOptions, kMaxPaths> path_options{};
     std::optional<BondingMode> mode;
     uint16_t mtu = 0;
@@ -251,10 +252,11 @@ class SimulatedEnd final : public PeerHost {
         break;
       case Command::Type::kSetPathUp:
         ASSERT_LT(command.path, kMaxPaths);
-        EXPECT_TRUE(lane.up[command.path] != command.up ||
+        EXPECT_TRUE(lane.up[command.path] != command.up || lane.far[command.path] != command.far ||
                     !(lane.path_options[command.path] == command.path_options))
             << "said before";
         lane.up[command.path] = command.up;
+        lane.far[command.path] = command.far;
         lane.path_options[command.path] = command.path_options;
         break;
       case Command::Type::kSetPeerMode:
