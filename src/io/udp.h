@@ -19,6 +19,7 @@ struct UdpSocketOptions {
   std::string interface;  // to bind to as well, when not empty
   bool reuse_port = false;
   bool coalesce = true;  // one read may bring several datagrams
+  uint32_t mark = 0;     // see own_mark.h; what may not set it goes without
 };
 
 struct UdpSocket {

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "base/limits.h"
+#include "io/own_mark.h"
 #include "io/unique_fd.h"
 #include "slowpath/netlink.h"
 
@@ -43,8 +44,8 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
   nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
   nla_put_u32(message.get(), IFLA_MTU, static_cast<uint32_t>(mtu));
   nla_put_u32(message.get(), IFLA_TXQLEN, kTxQueuePackets);
-  nl_send_auto(device.socket.get(), message.get());
-  const int result = nl_wait_for_ack(device.socket.get());
+  int result = nl_send_auto(device.socket.get(), message.get());
+  if (result >= 0) result = nl_wait_for_ack(device.socket.get());
   if (result < 0) {
     return NetlinkError(
         result, "network.mtu: cannot bring up \"" + name + "\" with MTU " + std::to_string(mtu));
@@ -70,6 +71,7 @@ absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
 UniqueFd Connected(const Endpoint& remote, const IpAddress& local, const std::string& interface) {
   UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd) return {};
+  setsockopt(fd.get(), SOL_SOCKET, SO_MARK, &kOwnMark, sizeof(kOwnMark));
   if (!interface.empty()) {
     setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
                static_cast<socklen_t>(interface.size()));

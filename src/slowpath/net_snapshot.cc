@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "io/own_mark.h"
 #include "io/unique_fd.h"
 #include "slowpath/netlink.h"
 
@@ -69,7 +70,11 @@ void TakeAddress(nlmsghdr* message, NetSnapshot& to) {
   const nlattr* own =
       attributes[IFA_LOCAL] != nullptr ? attributes[IFA_LOCAL] : attributes[IFA_ADDRESS];
   if (own == nullptr) return;
-  to.addresses.push_back({static_cast<int>(header->ifa_index), AddressOf(header->ifa_family, own)});
+  const nlattr* reached =
+      attributes[IFA_ADDRESS] != nullptr ? attributes[IFA_ADDRESS] : attributes[IFA_LOCAL];
+  to.addresses.push_back(
+      {static_cast<int>(header->ifa_index), AddressOf(header->ifa_family, own),
+       IpPrefix{AddressOf(header->ifa_family, reached), header->ifa_prefixlen}.Network()});
 }
 
 // Calls `take(index, gateway)` for each link that a route leads to; there may be no gateway.
@@ -180,6 +185,7 @@ std::optional<FoundRoute> FindRoute(const Endpoint& remote, const IpAddress& loc
   if (local.is_set()) nla_put(message.get(), RTA_SRC, bytes, local.bytes.data());
   if (bound_to != 0) nla_put_u32(message.get(), RTA_OIF, static_cast<uint32_t>(bound_to));
   nla_put_u8(message.get(), RTA_IP_PROTO, IPPROTO_UDP);
+  nla_put_u32(message.get(), RTA_MARK, kOwnMark);
   if (remote.port != 0) nla_put_u16(message.get(), RTA_DPORT, htons(remote.port));
   std::optional<FoundRoute> found;
   nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, TakeLookup, &found);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "io/own_mark.h"
 
 namespace braid {
 namespace {
@@ -56,7 +57,7 @@ absl::StatusOr<std::shared_ptr<TunnelSockets::Group>> TunnelSockets::OpenClientG
   auto made = std::make_shared<Group>();
   made->of_workers.group = group;
   made->of_workers.by_worker.resize(static_cast<size_t>(workers_));
-  UdpSocketOptions options{address, 0, binding.device, false};
+  UdpSocketOptions options{.address = address, .interface = binding.device, .mark = kOwnMark};
   // One for each lane, one for the bonds of each worker, and the slow lane's.
   for (int i = 0; i <= lanes_ + workers_; ++i) {
     const bool slow = i == lanes_ + workers_;
@@ -81,7 +82,7 @@ absl::Status TunnelSockets::OpenServerGroup(const Endpoint& listen, uint16_t gro
   auto made = std::make_shared<Group>();
   made->of_workers.group = group;
   made->of_workers.by_worker.resize(static_cast<size_t>(workers_));
-  UdpSocketOptions options{listen.address, listen.port, "", false};
+  UdpSocketOptions options{.address = listen.address, .port = listen.port, .mark = kOwnMark};
   // Workers share the port, which would also let another program of this user share it.
   if (auto alone = OpenUdp(options); !alone.ok()) return alone.status();
   options.reuse_port = true;

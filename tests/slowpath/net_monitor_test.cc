@@ -52,7 +52,8 @@ TEST(NetSnapshot, HasLinksAddressesAndDefaultRoutes) {
     EXPECT_FALSE(one->loopback);
     EXPECT_EQ(one->mtu, 1500);
     EXPECT_TRUE(network.Find("lo")->loopback);
-    const NetAddress expected{one->index, Address("10.1.0.1")};
+    const NetAddress expected{one->index, Address("10.1.0.1"),
+                              IpPrefix::Parse("10.1.0.0/24").value()};
     EXPECT_EQ(std::count(network.addresses.begin(), network.addresses.end(), expected), 1);
     const std::vector<NetDefaultRoute> routes = {
         {one->index, IpAddress::Family::kV4, Address("10.1.0.2"), 254, 7},
