@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   braid::AddBenchCommand(app, exit_code);
   braid::AddStopCommand(app, exit_code);
   braid::AddTuneCommand(app, exit_code);
+  braid::AddCleanupCommand(app, exit_code);
   app.footer("Help on a command: braid COMMAND --help");  // last, or commands inherit it
 
   try {

@@ -18,5 +18,6 @@ void AddModeCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddStopCommand(CLI::App& app, int& exit_code);
 void AddTuneCommand(CLI::App& app, int& exit_code);
+void AddCleanupCommand(CLI::App& app, int& exit_code);
 
 }  // namespace braid

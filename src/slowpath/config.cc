@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "slowpath/config_environment.h"
 #include "slowpath/config_file.h"
+#include "slowpath/config_network.h"
 #include "slowpath/config_node.h"
 #include "slowpath/config_values.h"
 #include "slowpath/key_file.h"
@@ -152,6 +153,7 @@ void ConfigReader::ReadNetwork(const Section& network) {
     }
   }
   if (const auto mtu = network.Find("mtu")) to.mtu = ReadAutoOrInteger(*mtu, kMinMtu, kMaxMtu);
+  ReadHostNetwork(network, role_, to);
 }
 
 void ConfigReader::ReadSecurity(const Section& security) {
@@ -526,10 +528,12 @@ Config ConfigReader::Read(const nlohmann::json& tree) {
     if (const auto index = mode->OneOf(kRoles)) role_ = static_cast<Role>(*index);
   }
   config_.role = role_.value_or(Role::kClient);
-  ReadNetwork(root.Sub("network", {"device", "addresses", "mtu"}));
+  ReadNetwork(
+      root.Sub("network", {"device", "addresses", "mtu", "routes", "nat", "dns", "kill_switch"}));
   ReadSecurity(root.Sub("security",
                         {"private_key_file", "rekey_after_s", "rekey_after_packets", "state_dir"}));
   ReadTunnel(root.Sub("tunnel", {"paths", "listen", "peers", "lanes", "bonding", "ciphers"}));
+  CheckHostNetwork(config_, report_);
   ReadControl(root.Sub("control", {"socket", "http"}));
   ReadPerformance(
       root.Sub("performance", {"workers", "io", "aead", "offloads", "pin", "measure_port"}));

@@ -36,10 +36,39 @@ struct HostPort {
   bool operator==(const HostPort&) const = default;
 };
 
+// What goes through a client's tunnel by this machine's routes, and what stays out.
+struct RoutesConfig {
+  bool everything = false;  // "default"
+  std::vector<IpPrefix> include;
+  bool exclude_lan = true;  // the networks that this machine is in
+  std::vector<IpPrefix> exclude;
+
+  bool operator==(const RoutesConfig&) const = default;
+};
+
+// What comes from `source` and leaves by `out` is given that device's own address.
+struct NatConfig {
+  IpPrefix source;
+  std::string out;
+
+  bool operator==(const NatConfig&) const = default;
+};
+
+struct DnsConfig {
+  std::vector<IpAddress> servers;
+  std::vector<std::string> domains;  // that are looked up there; none: all are
+
+  bool operator==(const DnsConfig&) const = default;
+};
+
 struct NetworkConfig {
   std::string device = "braid0";
   std::vector<IpPrefix> addresses;  // with their host bits
   std::optional<int> mtu;           // nothing: what the smallest path carries
+  std::optional<RoutesConfig> routes;
+  std::vector<NatConfig> nat;
+  std::optional<DnsConfig> dns;
+  bool kill_switch = false;
 
   bool operator==(const NetworkConfig&) const = default;
 };

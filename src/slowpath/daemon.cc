@@ -7,8 +7,8 @@
 
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/udp.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
@@ -25,9 +25,12 @@
 #include "slowpath/cpu_topology.h"
 #include "slowpath/handshake_arena.h"
 #include "slowpath/handshake_counter.h"
+#include "slowpath/host_network.h"
 #include "slowpath/key_file.h"
+#include "slowpath/kill_switch.h"
 #include "slowpath/measure_responder.h"
 #include "slowpath/mode_commands.h"
+#include "slowpath/name_resolver.h"
 #include "slowpath/net_monitor.h"
 #include "slowpath/net_setup.h"
 #include "slowpath/next_hop.h"
@@ -89,7 +92,10 @@ class Daemon final : private PeerHost {
 
  private:
   // Bring-up, in order. What each one made is a member, so it goes away in reverse order.
+  absl::Status HoldKillSwitch();
   absl::Status ReadKeys();
+  absl::Status TakeBackLeftovers();
+  absl::Status FollowLinks();
   absl::Status OpenSockets();
   absl::Status OpenDevice();
   absl::Status SteerByLanes(int lanes);
@@ -97,7 +103,16 @@ class Daemon final : private PeerHost {
   absl::Status AddPeers();
   absl::Status ListenForMeasurements();
   absl::Status ListenForControl();
+  absl::Status BringUpNetwork();
   absl::StatusOr<int> ChooseMtu();
+
+  // This machine's network around the tunnel.
+  void OnNetwork();
+  HostNetwork::Tunnel SeeTunnel() const;
+  void OnFirstSession();
+  void FollowNetwork();
+  void TakeBackNetwork();
+  std::vector<IpAddress> NameServers() const;
 
   // A client's paths.
   absl::Status OpenPaths();
@@ -189,8 +204,12 @@ class Daemon final : private PeerHost {
   AeadSuite aeads_;
   std::optional<HandshakeCounter> counter_;
   std::optional<TunnelSockets> sockets_;
-  // Of a client.
   std::optional<NetMonitor> network_;
+  ThisHost host_;
+  std::optional<HostNetwork> host_network_;  // nothing where it could not be
+  bool has_carried_ = false;                 // a session was established, ever
+  absl::Status failed_;                      // what the daemon stops for
+  // Of a client.
   NetSnapshot followed_;  // the network as it was when the paths followed it
   std::optional<ClientPaths> paths_;
   std::map<std::string, std::vector<Endpoint>> resolved_;  // by host and port
@@ -221,7 +240,7 @@ class Daemon final : private PeerHost {
               [this] { TakeJobs(); }, std::nullopt};
   std::unique_ptr<MeasureResponder> measure_;
   std::unique_ptr<ControlServer> control_;
-  asio::ip::udp::resolver resolver_{io_};
+  NameResolver resolver_{io_};
   std::chrono::steady_clock::time_point next_resolve_{};
   TimeNs next_sample_ns_ = 0;
   bool running_ = false;  // the workers and the peers are there
@@ -231,9 +250,10 @@ class Daemon final : private PeerHost {
 // --- Bring-up ---
 
 absl::Status Daemon::Run() {
-  for (auto step :
-       {&Daemon::ReadKeys, &Daemon::OpenSockets, &Daemon::OpenDevice, &Daemon::StartWorkers,
-        &Daemon::AddPeers, &Daemon::ListenForMeasurements, &Daemon::ListenForControl}) {
+  for (auto step : {&Daemon::HoldKillSwitch, &Daemon::ReadKeys, &Daemon::TakeBackLeftovers,
+                    &Daemon::FollowLinks, &Daemon::OpenSockets, &Daemon::OpenDevice,
+                    &Daemon::StartWorkers, &Daemon::AddPeers, &Daemon::ListenForMeasurements,
+                    &Daemon::ListenForControl, &Daemon::BringUpNetwork}) {
     absl::Status status = (this->*step)();
     // The kernel may need a moment to let go of what a killed daemon has held.
     const TimeNs give_up_ns = MonotonicNowNs() + kWaitForPredecessorNs;
@@ -241,7 +261,9 @@ absl::Status Daemon::Run() {
       std::this_thread::sleep_for(kPredecessorPoll);
       status = (this->*step)();
     }
-    if (!status.ok()) return status;
+    if (status.ok()) continue;
+    TakeBackNetwork();
+    return status;
   }
   signals_.async_wait([this](const boost::system::error_code& error, int) {
     if (!error) Shutdown();
@@ -261,7 +283,7 @@ absl::Status Daemon::Run() {
   io_.run();
   workers_.Stop();
   spdlog::info("stopped");
-  return absl::OkStatus();
+  return failed_;
 }
 
 absl::Status Daemon::ReadKeys() {
@@ -285,6 +307,35 @@ absl::Status Daemon::ReadKeys() {
   quotas_.emplace(config_.security.state_dir, identity_.public_key);
   if (config_.role == Role::kClient) KeepQuotas(quotas_->Load());
   return absl::OkStatus();
+}
+
+// What a daemon that was killed has left of its changes to this machine.
+absl::Status Daemon::TakeBackLeftovers() {
+  const NetworkConfig& wanted = config_.network;
+  const bool changes_host = wanted.routes || wanted.dns || !wanted.nat.empty();
+  auto journal = Journal::Open(JournalPath(config_.security.state_dir, config_.network.device));
+  if (!journal.ok() && (changes_host || absl::IsAlreadyExists(journal.status()))) {
+    return journal.status();
+  }
+  if (!journal.ok()) return absl::OkStatus();  // that nothing can be kept there was said before
+  host_network_.emplace(config_, host_, *std::move(journal),
+                        [](const std::string& line) { spdlog::warn("{}", line); });
+  return host_network_->TakeBackLeftovers();
+}
+
+// Before anything else, which may fail.
+absl::Status Daemon::HoldKillSwitch() {
+  const std::string& state_dir = config_.security.state_dir;
+  if (config_.network.kill_switch) return EngageKillSwitch(state_dir, config_.network.device);
+  if (IsKillSwitchKept(state_dir)) {
+    Warn("the kill switch of an earlier run is on; \"braid cleanup --all\" lifts it");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::FollowLinks() {
+  network_.emplace(io_, [this](const NetSnapshot&) { OnNetwork(); });
+  return network_->Start();
 }
 
 absl::Status Daemon::OpenSockets() {
@@ -426,12 +477,80 @@ absl::Status Daemon::AddPeers() {
   return absl::OkStatus();
 }
 
+// --- This machine's network around the tunnel ---
+
+absl::Status Daemon::BringUpNetwork() {
+  if (!host_network_) return absl::OkStatus();
+  return host_network_->Follow(network_->network(), SeeTunnel());
+}
+
+void Daemon::OnNetwork() {
+  if (paths_) FollowPaths();
+  FollowNetwork();
+}
+
+HostNetwork::Tunnel Daemon::SeeTunnel() const {
+  HostNetwork::Tunnel tunnel{.has_carried = has_carried_};
+  for (uint8_t id = 0; paths_ && id < kMaxPaths; ++id) {
+    const std::optional<ClientPath>& path = (*paths_)[id];
+    if (!path || !path->binding) continue;
+    tunnel.path_devices.push_back(path->binding->device);
+    // One that is bound to nothing leaves by what leads to its servers.
+    for (const PeerConfig& peer : config_.tunnel.peers) {
+      for (const Endpoint& remote : RemotesOf(path->config, peer)) {
+        const auto link = LookUpRoute(remote, path->binding->address, path->binding->device_index);
+        const NetLink* found = link ? network_->network().Find(*link) : nullptr;
+        if (found != nullptr) tunnel.path_devices.push_back(found->name);
+      }
+    }
+  }
+  return tunnel;
+}
+
+// From now on the routes lead into the tunnel: a server that never answered cuts nobody off. What
+// cannot be done then is done nowhere.
+void Daemon::OnFirstSession() {
+  has_carried_ = true;
+  if (!host_network_) return;
+  absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
+  if (status.ok()) return;
+  spdlog::error("{}", std::string(status.message()));
+  failed_ = std::move(status);
+  asio::post(io_, [this] { Shutdown(); });
+}
+
+// What does not work now is tried again when the network changes.
+void Daemon::FollowNetwork() {
+  if (!host_network_ || !running_ || stopping_) return;
+  const absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
+  if (!status.ok()) spdlog::error("{}", std::string(status.message()));
+}
+
+// What could not be taken back stays in the journal, for the next start or "braid cleanup".
+void Daemon::TakeBackNetwork() {
+  if (!host_network_) return;
+  if (absl::Status status = host_network_->TakeBack(); !status.ok()) {
+    spdlog::error("{}; \"braid cleanup\" tries again", std::string(status.message()));
+  }
+}
+
+// Whom to ask for the names of servers: not those that are reached through the tunnel.
+std::vector<IpAddress> Daemon::NameServers() const {
+  const std::string text = host_network_ ? host_network_->ResolvConfBefore() : "";
+  std::vector<IpAddress> servers = NameServersIn(text);
+  if (config_.network.dns) {
+    const std::vector<IpAddress>& inside = config_.network.dns->servers;
+    std::erase_if(servers, [&inside](const IpAddress& server) {
+      return std::find(inside.begin(), inside.end(), server) != inside.end();
+    });
+  }
+  return servers;
+}
+
 // --- A client's paths ---
 
 // One that cannot be used now is waited for, as long as there is another one.
 absl::Status Daemon::OpenPaths() {
-  network_.emplace(io_, [this](const NetSnapshot&) { FollowPaths(); });
-  if (absl::Status status = network_->Start(); !status.ok()) return status;
   paths_.emplace(config_);
   FollowPaths();
   if (config_.tunnel.auto_paths) return absl::OkStatus();
@@ -470,6 +589,7 @@ void Daemon::FollowPaths() {
   }
   if (!running_) return;
   TellProblems();
+  if (!changes.empty()) FollowNetwork();
   RoutePaths(false);
   ResolveEndpoints();
   if (!changed) return;
@@ -813,6 +933,7 @@ void Daemon::Tick() {
   if (std::chrono::steady_clock::now() >= next_resolve_) {
     next_resolve_ = std::chrono::steady_clock::now() + kResolveEvery;
     ResolveEndpoints();
+    FollowNetwork();
   }
   if (paths_) LookAtQuotas(now_ns);
   if (paths_ && paths_->waits()) FollowPaths();
@@ -839,23 +960,22 @@ void Daemon::ResolveEndpoints() {
 void Daemon::Resolve(const HostPort& endpoint) {
   const std::string name = NameOf(endpoint);
   if (!resolving_.insert(name).second) return;
-  resolver_.async_resolve(
-      endpoint.host, std::to_string(endpoint.port),
-      [this, name, host = endpoint.host](const boost::system::error_code& error,
-                                         const asio::ip::udp::resolver::results_type& found) {
-        resolving_.erase(name);
-        if (stopping_ || error == asio::error::operation_aborted) return;
-        if (error) return spdlog::warn("cannot resolve \"{}\": {}", host, error.message());
-        std::vector<Endpoint>& remotes = resolved_[name];
-        remotes.clear();
-        for (const auto& entry : found) {
-          sockaddr_storage address{};
-          std::memcpy(&address, entry.endpoint().data(), entry.endpoint().size());
-          remotes.push_back(Endpoint::From(address));
-        }
-        FollowPaths();  // what a path is bound to depends on where it leads
-        RoutePaths(true);
-      });
+  resolver_.Resolve(endpoint.host, NameServers(),
+                    [this, name, host = endpoint.host,
+                     port = endpoint.port](absl::StatusOr<std::vector<IpAddress>> found) {
+                      resolving_.erase(name);
+                      if (stopping_) return;
+                      if (!found.ok()) {
+                        return spdlog::warn("cannot resolve \"{}\": {}", host,
+                                            std::string(found.status().message()));
+                      }
+                      std::vector<Endpoint>& remotes = resolved_[name];
+                      remotes.clear();
+                      for (const IpAddress& address : *found) remotes.push_back({address, port});
+                      FollowPaths();  // what a path is bound to depends on where it leads
+                      FollowNetwork();
+                      RoutePaths(true);
+                    });
 }
 
 void Daemon::Tell(const Command& command) {
@@ -911,6 +1031,7 @@ void Daemon::ResolveAnew(const Route& route) {
 // A client whose MTU is automatic follows what its servers carry, so that its own kernel fragments
 // or refuses what would not fit.
 void Daemon::OnSessionMtu(PeerSlot, uint16_t) {
+  if (!has_carried_) OnFirstSession();
   if (config_.network.mtu || config_.role == Role::kServer) return;
   int smallest = largest_mtu_;
   for (const auto& peer : peers_->all()) {
@@ -1039,7 +1160,7 @@ void Daemon::Shutdown() {
   if (measure_) measure_->Close();
   arena_.Stop();
   peers_->Close(MonotonicNowNs());
-  resolver_.cancel();
+  resolver_.Close();
   tick_.cancel();
   signals_.cancel();
   if (network_) network_->Close();
@@ -1055,6 +1176,7 @@ void Daemon::Shutdown() {
     LookAtQuotas(MonotonicNowNs());
     KeepQuotas(quotas_->Save());
   }
+  TakeBackNetwork();
   // The device goes before the control socket: who waits for the socket's end finds nothing left.
   device_.reset();
   control_->Close();

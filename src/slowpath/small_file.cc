@@ -41,6 +41,16 @@ absl::Status CheckFile(int fd, const std::string& path, FilePrivacy privacy) {
   return absl::OkStatus();
 }
 
+// Asks for nothing that is so already: hardened units refuse the call.
+bool GiveAttributes(int fd, const FileAttributes& wanted) {
+  struct stat now;
+  if (fstat(fd, &now) != 0) return false;
+  if ((now.st_mode & 07777) != wanted.mode && fchmod(fd, wanted.mode) != 0) return false;
+  const uint32_t owner = wanted.owner.value_or(now.st_uid);
+  const uint32_t group = wanted.group.value_or(now.st_gid);
+  return (owner == now.st_uid && group == now.st_gid) || fchown(fd, owner, group) == 0;
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
@@ -66,12 +76,14 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
   return contents;
 }
 
-absl::Status ReplaceSmallFile(const std::string& path, const std::string& contents) {
-  const std::string temporary = path + ".new";
+absl::Status ReplaceSmallFile(const std::string& path, const std::string& contents,
+                              const FileAttributes& attributes) {
+  const std::string temporary = path + attributes.temporary_suffix;
   const FileDescriptor fd(
       open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return absl::ErrnoToStatus(errno, "cannot be written");
   const bool written =
+      GiveAttributes(fd.get(), attributes) &&
       write(fd.get(), contents.data(), contents.size()) == static_cast<ssize_t>(contents.size()) &&
       fdatasync(fd.get()) == 0;
   if (!written || rename(temporary.c_str(), path.c_str()) != 0) {
@@ -80,6 +92,10 @@ absl::Status ReplaceSmallFile(const std::string& path, const std::string& conten
     return absl::ErrnoToStatus(error, "cannot be replaced");
   }
   // The new name is on disk only when its folder is.
+  return SyncFolderOf(path);
+}
+
+absl::Status SyncFolderOf(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
   const FileDescriptor directory(
       open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

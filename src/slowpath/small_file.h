@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -19,9 +20,20 @@ enum class FilePrivacy : uint8_t {
 [[nodiscard]] absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
                                                         FilePrivacy privacy);
 
-// Puts a file with mode 0600 in the place of `path`, in one step: a machine that loses power has
+struct FileAttributes {
+  uint32_t mode = 0600;
+  std::optional<uint32_t> owner = {};  // nothing: this process's
+  std::optional<uint32_t> group = {};
+  const char* temporary_suffix = ".new";  // of the file that is written beside it, and renamed
+};
+
+// Puts a file in the place of `path`, in one step: a machine that loses power has
 // the old contents or the new ones. When this returns, the new ones are on disk. Its folder must
 // exist.
-[[nodiscard]] absl::Status ReplaceSmallFile(const std::string& path, const std::string& contents);
+[[nodiscard]] absl::Status ReplaceSmallFile(const std::string& path, const std::string& contents,
+                                            const FileAttributes& attributes = {});
+
+// What was done to the names in the folder of `path` is on disk when this returns.
+[[nodiscard]] absl::Status SyncFolderOf(const std::string& path);
 
 }  // namespace braid

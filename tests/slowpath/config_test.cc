@@ -215,6 +215,60 @@ TEST(ConfigTest, ClassesOfPortsAreRead) {
                               {6, {{22, 22}}, TrafficClass::kInteractive}}));
 }
 
+json EverythingThrough() {
+  return With(Client(), "/tunnel/peers/0/allowed_ips", {"0.0.0.0/0", "::/0"});
+}
+
+TEST(ConfigTest, TheNetworkAroundTheTunnelIsRead) {
+  json tree = EverythingThrough();
+  tree["network"].update(json::parse(R"({
+    "routes": {"default": true, "include": ["10.9.0.0/16"], "exclude": ["lan", "203.0.113.0/24"]},
+    "nat": [{"source": "192.168.1.0/24", "out": "braid0"}],
+    "dns": {"servers": ["10.77.0.1", "fd77::1"], "domains": ["Corp.Example."]}})"));
+  const NetworkConfig network = Good(tree).network;
+  ASSERT_TRUE(network.routes && network.dns);
+  EXPECT_TRUE(network.routes->everything);
+  EXPECT_TRUE(network.routes->exclude_lan);
+  EXPECT_EQ(network.routes->include, std::vector{*IpPrefix::Parse("10.9.0.0/16")});
+  EXPECT_EQ(network.routes->exclude, std::vector{*IpPrefix::Parse("203.0.113.0/24")});
+  EXPECT_EQ(network.nat, (std::vector<NatConfig>{{*IpPrefix::Parse("192.168.1.0/24"), "braid0"}}));
+  EXPECT_EQ(network.dns->servers.size(), 2u);
+  EXPECT_EQ(network.dns->domains, std::vector<std::string>{"corp.example"});
+  EXPECT_FALSE(network.kill_switch);
+  EXPECT_TRUE(Good(With(tree, "/network/kill_switch", true)).network.kill_switch);
+  EXPECT_FALSE(
+      Good(With(tree, "/network/routes/exclude", json::array())).network.routes->exclude_lan);
+}
+
+TEST(ConfigTest, RoutesIntoTheTunnelNeedAPeerThatCarriesThem) {
+  ExpectOneMistake(Parse(With(Client(), "/network/routes/default", true)),
+                   "/network/routes/default", "0.0.0.0/0");
+  ExpectOneMistake(Parse(With(Client(), "/network/routes/include", {"10.78.0.0/16"})),
+                   "/network/routes/include/0", "allowed_ips");
+  ExpectOneMistake(Parse(With(EverythingThrough(), "/network/routes/include", {"::/0"})),
+                   "/network/routes/include/0", "default");
+  const LoadedConfig one_family =
+      Parse(With(With(Client(), "/tunnel/peers/0/allowed_ips", {"0.0.0.0/0"}),
+                 "/network/routes/default", true));
+  ASSERT_TRUE(one_family.config.has_value());
+  ASSERT_EQ(one_family.warnings.size(), 1u);
+  EXPECT_NE(one_family.warnings[0].what.find("IPv6"), std::string::npos);
+}
+
+TEST(ConfigTest, WhatIsWrongAroundTheTunnelIsNamed) {
+  ExpectOneMistake(Parse(With(Server(), "/network/kill_switch", true)), "/network/kill_switch",
+                   "client");
+  ExpectOneMistake(Parse(With(Client(), "/network/dns", json::object())), "/network/dns/servers");
+  ExpectOneMistake(
+      Parse(With(Client(), "/network/dns", {{"servers", {"10.77.0.1"}}, {"domains", {"a..b"}}})),
+      "/network/dns/domains/0", "domain");
+  ExpectOneMistake(Parse(With(Client(), "/network/nat", {{{"source", "10.0.0.0/8"}}})),
+                   "/network/nat/0/out");
+  ExpectOneMistake(
+      Parse(With(Client(), "/network/nat", {{{"source", "10.0.0.0/8"}, {"out", "eth*"}}})),
+      "/network/nat/0/out", "nftables");
+}
+
 TEST(ConfigTest, EveryNameOfAChoiceIsKnown) {
   const std::pair<const char*, std::vector<const char*>> choices[] = {
       {"/tunnel/bonding/mode", {"stripe", "preferred", "redundant"}},

@@ -1,0 +1,119 @@
+#include "slowpath/bring_up.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "slowpath/host_files.h"
+
+namespace braid {
+
+namespace {
+
+constexpr char kJournalPrefix[] = "bring-up-";
+constexpr char kJournalSuffix[] = ".json";
+
+}  // namespace
+
+std::string JournalPath(const std::string& state_dir, const std::string& device) {
+  return absl::StrCat(state_dir, "/", kJournalPrefix, device, kJournalSuffix);
+}
+
+std::vector<std::string> JournalsIn(const std::string& state_dir) {
+  std::vector<std::string> journals;
+  for (const std::string& name : HostFiles().List(state_dir)) {
+    if (name.starts_with(kJournalPrefix) && name.ends_with(kJournalSuffix)) {
+      journals.push_back(absl::StrCat(state_dir, "/", name));
+    }
+  }
+  return journals;
+}
+
+absl::Status BringUp::Make(const HostChange& change) {
+  return Make(std::vector<HostChange>{change});
+}
+
+absl::Status BringUp::Make(const std::vector<HostChange>& wanted) {
+  if (wanted.empty()) return absl::OkStatus();
+  if (changes().empty()) journal_.BeginHere();
+  for (const HostChange& change : wanted) {
+    // A table is known by its name alone, so one of that name must not be taken for ours later.
+    if (!std::holds_alternative<NftTable>(change)) continue;
+    const auto is_there = host_.IsThere(change);
+    if (!is_there.ok()) return is_there.status();
+    if (*is_there) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("there is a ", Describe(change), " already, which is not braid's"));
+    }
+  }
+  if (absl::Status status = journal_.Note(wanted); !status.ok()) return status;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    absl::Status status = host_.Make(wanted[i]);
+    if (status.ok()) continue;
+    // What is there already is somebody else's; what failed may be half made.
+    absl::Status undone;
+    if (!absl::IsAlreadyExists(status)) undone = host_.TakeBack(wanted[i]);
+    const size_t first = undone.ok() ? i : i + 1;
+    const absl::Status struck = journal_.StrikeOut(
+        std::vector<HostChange>(wanted.begin() + static_cast<std::ptrdiff_t>(first), wanted.end()));
+    for (const absl::Status& also : {undone, struck}) {
+      if (!also.ok()) report_(std::string(also.message()));
+    }
+    return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BringUp::Replace(const NftTable& before, const NftTable& now) {
+  if (absl::Status status = journal_.Exchange(before, now); !status.ok()) return status;
+  return host_.Replace(now);
+}
+
+absl::Status BringUp::SetSysctl(const std::string& path, const std::string& value) {
+  auto sysctl = host_.LookAtSysctl(path, value);
+  if (!sysctl.ok()) return sysctl.status();
+  if (sysctl->before == value) return absl::OkStatus();
+  return Make(*std::move(sysctl));
+}
+
+absl::Status BringUp::ReplaceFile(const std::string& path, const std::string& contents) {
+  auto file = host_.LookAtFile(path, contents);
+  if (!file.ok()) return file.status();
+  return Make(*std::move(file));
+}
+
+absl::Status BringUp::TakeBack(const HostChange& change) {
+  const absl::Status status = host_.TakeBack(change);
+  if (!status.ok() && !IsChangedSince(status)) return status;
+  if (!status.ok()) report_(std::string(status.message()));
+  return journal_.StrikeOut({change});
+}
+
+absl::Status BringUp::TakeBackAll() {
+  if (changes().empty()) return absl::OkStatus();
+  const Whereabouts here = WhereaboutsOfThisProcess();
+  const bool same_boot = journal_.where().boot == here.boot;
+  const bool same_network = journal_.where().network_namespace == here.network_namespace;
+  if (same_boot && !same_network && IsNetworkAlive(journal_.where().network_namespace)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("what is to be taken back was done in the network namespace ",
+                     journal_.where().network_namespace, ", and this is ", here.network_namespace,
+                     ": run \"braid cleanup\" there"));
+  }
+  absl::Status first;
+  std::vector<HostChange> over;
+  for (auto change = changes().rbegin(); change != changes().rend(); ++change) {
+    const bool is_gone = EndsWithBoot(*change) && !(same_boot && same_network);
+    const absl::Status status = is_gone ? absl::OkStatus() : host_.TakeBack(*change);
+    if (!status.ok()) report_(std::string(status.message()));
+    if (status.ok() || IsChangedSince(status)) {
+      over.push_back(*change);
+    } else if (first.ok()) {
+      first = status;
+    }
+  }
+  // All at once: until then taking back again does no harm.
+  const absl::Status struck = journal_.StrikeOut(over);
+  return first.ok() ? struck : first;
+}
+
+}  // namespace braid

@@ -1,0 +1,54 @@
+// Changes this machine for the tunnel, so that any end is followed by what was there before: each
+// change is in the journal before it is made (journal.h), and all are taken back in reverse order.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "slowpath/host.h"
+#include "slowpath/journal.h"
+
+namespace braid {
+
+// The journal of the daemon whose tunnel is on `device`.
+std::string JournalPath(const std::string& state_dir, const std::string& device);
+// All journals in a folder.
+std::vector<std::string> JournalsIn(const std::string& state_dir);
+
+class BringUp {
+ public:
+  // What an operator should know, a line each.
+  using Report = std::function<void(const std::string& line)>;
+
+  // The host outlives it.
+  BringUp(Host& host, Journal journal, Report report)
+      : host_(host), journal_(std::move(journal)), report_(std::move(report)) {}
+
+  // Made, or nothing of it is left. AlreadyExists where somebody else has made one like it.
+  [[nodiscard]] absl::Status Make(const HostChange& change);
+  // The same, one after the other. After an error those before it stand.
+  [[nodiscard]] absl::Status Make(const std::vector<HostChange>& changes);
+  // One that was made, and that somebody has taken away.
+  [[nodiscard]] absl::Status MakeAgain(const HostChange& change) { return host_.Make(change); }
+  [[nodiscard]] absl::Status Replace(const NftTable& before, const NftTable& now);
+  // Nothing to do where it has that value. NotFound: this machine has no such sysctl.
+  [[nodiscard]] absl::Status SetSysctl(const std::string& path, const std::string& value);
+  [[nodiscard]] absl::Status ReplaceFile(const std::string& path, const std::string& contents);
+
+  // One that Make() made. What cannot be taken back now stays in the journal.
+  [[nodiscard]] absl::Status TakeBack(const HostChange& change);
+  // All that the journal names, the newest first. One that fails does not keep the others from
+  // being taken back; the first error is returned.
+  [[nodiscard]] absl::Status TakeBackAll();
+
+  const std::vector<HostChange>& changes() const { return journal_.changes(); }
+
+ private:
+  Host& host_;
+  Journal journal_;
+  const Report report_;
+};
+
+}  // namespace braid

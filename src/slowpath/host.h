@@ -1,0 +1,45 @@
+// This machine, as far as bring-up changes it. An interface, so that tests can let any change fail.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "slowpath/host_change.h"
+
+namespace braid {
+
+class Host {
+ public:
+  virtual ~Host() = default;
+
+  // What stands there now and `ours` would replace. NotFound: this kernel has no such sysctl.
+  virtual absl::StatusOr<Sysctl> LookAtSysctl(const std::string& path, const std::string& ours) = 0;
+  virtual absl::StatusOr<ReplacedFile> LookAtFile(const std::string& path,
+                                                  const std::string& ours) = 0;
+
+  virtual absl::Status Make(const HostChange& change) = 0;
+  // In the place of the one of its name, without a gap.
+  virtual absl::Status Replace(const NftTable& table) = 0;
+  // OK also where nothing of it is there. What somebody else has put in its place since stays: an
+  // error that IsChangedSince() tells from others, and the change is over as well.
+  virtual absl::Status TakeBack(const HostChange& change) = 0;
+  // Of a table: one of its name.
+  virtual absl::StatusOr<bool> IsThere(const HostChange& change) = 0;
+};
+
+absl::Status ChangedSince(const HostChange& change);
+bool IsChangedSince(const absl::Status& status);
+
+class ThisHost final : public Host {
+ public:
+  absl::StatusOr<Sysctl> LookAtSysctl(const std::string& path, const std::string& ours) override;
+  absl::StatusOr<ReplacedFile> LookAtFile(const std::string& path,
+                                          const std::string& ours) override;
+  absl::Status Make(const HostChange& change) override;
+  absl::Status Replace(const NftTable& table) override;
+  absl::Status TakeBack(const HostChange& change) override;
+  absl::StatusOr<bool> IsThere(const HostChange& change) override;
+};
+
+}  // namespace braid

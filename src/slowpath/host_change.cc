@@ -1,0 +1,173 @@
+#include "slowpath/host_change.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
+namespace braid {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kSysctlFolder = "/proc/sys/net/";
+
+// A member of the wanted type; else the whole is no change of ours.
+template <typename T>
+bool Take(const Json& json, const char* name, T& to) {
+  const auto found = json.find(name);
+  if (found == json.end()) return false;
+  if constexpr (std::is_same_v<T, std::string>) {
+    if (!found->is_string()) return false;
+  } else if constexpr (std::is_same_v<T, bool>) {
+    if (!found->is_boolean()) return false;
+  } else {
+    if (!found->is_number_unsigned()) return false;
+    if (found->template get<uint64_t>() > std::numeric_limits<T>::max()) return false;
+  }
+  to = found->template get<T>();
+  return true;
+}
+
+Json Write(const OwnRoute& route) {
+  Json json = {{"to", route.to.Network().ToString()}, {"table", route.table}};
+  if (route.type == OwnRoute::Type::kThroughDevice) json["device"] = route.device;
+  return json;
+}
+
+std::optional<HostChange> ReadRoute(const Json& json) {
+  OwnRoute route;
+  std::string to;
+  if (!Take(json, "to", to) || !Take(json, "table", route.table)) return std::nullopt;
+  const auto prefix = IpPrefix::Parse(to);
+  if (!prefix) return std::nullopt;
+  route.to = prefix->Network();
+  route.type = json.contains("device") ? OwnRoute::Type::kThroughDevice : OwnRoute::Type::kThrow;
+  if (json.contains("device") && !Take(json, "device", route.device)) return std::nullopt;
+  return route;
+}
+
+Json Write(const OwnRule& rule) {
+  return {{"family", rule.family == IpAddress::Family::kV4 ? 4U : 6U},
+          {"priority", rule.priority},
+          {"unless_mark", rule.unless_mark},
+          {"table", rule.table}};
+}
+
+std::optional<HostChange> ReadRule(const Json& json) {
+  OwnRule rule;
+  uint8_t family = 0;
+  const bool whole = Take(json, "family", family) && (family == 4 || family == 6) &&
+                     Take(json, "priority", rule.priority) &&
+                     Take(json, "unless_mark", rule.unless_mark) && Take(json, "table", rule.table);
+  if (!whole) return std::nullopt;
+  rule.family = family == 4 ? IpAddress::Family::kV4 : IpAddress::Family::kV6;
+  return rule;
+}
+
+Json Write(const NftTable& table) {
+  return {{"family", table.family}, {"name", table.name}, {"contents", table.contents}};
+}
+
+std::optional<HostChange> ReadTable(const Json& json) {
+  NftTable table;
+  const bool whole = Take(json, "family", table.family) && Take(json, "name", table.name) &&
+                     Take(json, "contents", table.contents);
+  if (!whole || !table.name.starts_with(kOwnTablePrefix)) return std::nullopt;
+  return table;
+}
+
+Json Write(const Sysctl& sysctl) {
+  return {{"path", sysctl.path}, {"before", sysctl.before}, {"ours", sysctl.ours}};
+}
+
+std::optional<HostChange> ReadSysctl(const Json& json) {
+  Sysctl sysctl;
+  const bool whole = Take(json, "path", sysctl.path) && Take(json, "before", sysctl.before) &&
+                     Take(json, "ours", sysctl.ours);
+  const bool is_ours =
+      sysctl.path.starts_with(kSysctlFolder) && !(sysctl.path.find("/../") != std::string::npos);
+  if (!whole || !is_ours) return std::nullopt;
+  return sysctl;
+}
+
+// The contents may be any bytes.
+Json Write(const ReplacedFile& file) {
+  Json json = {{"path", file.path}, {"ours", absl::Base64Escape(file.ours)}};
+  if (!file.existed) return json;
+  if (!file.link_target.empty()) {
+    json["link_target"] = file.link_target;
+    return json;
+  }
+  json["before"] = absl::Base64Escape(file.before);
+  json["mode"] = file.mode;
+  json["owner"] = file.owner;
+  json["group"] = file.group;
+  return json;
+}
+
+std::optional<HostChange> ReadFile(const Json& json) {
+  ReplacedFile file;
+  std::string ours, before;
+  if (!Take(json, "path", file.path) || !Take(json, "ours", ours)) return std::nullopt;
+  if (file.path != kResolvConf || !absl::Base64Unescape(ours, &file.ours)) return std::nullopt;
+  if (json.contains("link_target")) {
+    file.existed = true;
+    if (!Take(json, "link_target", file.link_target) || file.link_target.empty()) {
+      return std::nullopt;
+    }
+    return file;
+  }
+  if (!json.contains("before")) return file;
+  file.existed = true;
+  const bool whole = Take(json, "before", before) && Take(json, "mode", file.mode) &&
+                     Take(json, "owner", file.owner) && Take(json, "group", file.group) &&
+                     absl::Base64Unescape(before, &file.before);
+  return whole ? std::optional<HostChange>(file) : std::nullopt;
+}
+
+// In the order of the variant's alternatives.
+constexpr std::array<const char*, std::variant_size_v<HostChange>> kKinds = {
+    "route", "rule", "nft_table", "sysctl", "file"};
+constexpr std::array<std::optional<HostChange> (*)(const Json&), kKinds.size()> kReaders = {
+    ReadRoute, ReadRule, ReadTable, ReadSysctl, ReadFile};
+
+struct Describer {
+  std::string operator()(const OwnRoute& route) const { return route.Describe(); }
+  std::string operator()(const OwnRule& rule) const { return rule.Describe(); }
+  std::string operator()(const NftTable& table) const {
+    return absl::StrCat("nftables table ", table.family, " ", table.name);
+  }
+  std::string operator()(const Sysctl& sysctl) const {
+    std::string name = sysctl.path.substr(std::string_view("/proc/sys/").size());
+    std::replace(name.begin(), name.end(), '/', '.');
+    return absl::StrCat("sysctl ", name, " = ", sysctl.ours);
+  }
+  std::string operator()(const ReplacedFile& file) const { return file.path; }
+};
+
+}  // namespace
+
+std::string Describe(const HostChange& change) { return std::visit(Describer(), change); }
+
+bool EndsWithBoot(const HostChange& change) {
+  return !std::holds_alternative<ReplacedFile>(change);
+}
+
+Json ToJson(const HostChange& change) {
+  return {{kKinds[change.index()], std::visit([](const auto& one) { return Write(one); }, change)}};
+}
+
+std::optional<HostChange> HostChangeFrom(const Json& json) {
+  if (!json.is_object() || json.size() != 1) return std::nullopt;
+  for (size_t i = 0; i < kKinds.size(); ++i) {
+    const auto found = json.find(kKinds[i]);
+    if (found != json.end()) return found->is_object() ? kReaders[i](*found) : std::nullopt;
+  }
+  return std::nullopt;
+}
+
+}  // namespace braid

@@ -1,0 +1,270 @@
+#include "slowpath/host_network.h"
+
+#include <net/if.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "slowpath/host_files.h"
+#include "slowpath/kill_switch.h"
+#include "slowpath/network_plan.h"
+#include "slowpath/resolved.h"
+
+namespace braid {
+namespace {
+
+// The servers that systemd-resolved asks itself.
+constexpr char kResolvedUplinks[] = "/run/systemd/resolve/resolv.conf";
+constexpr char kWrittenByBraid[] = "# Written by braid";
+constexpr uint32_t kFirstTable = 47'009;
+constexpr uint32_t kTables = 16;  // that several daemons may choose from
+
+constexpr char kStrict[] = "1";
+constexpr char kLoose[] = "2";
+
+std::string OfDevice(const char* family, const std::string& device, const char* name) {
+  return absl::StrCat("/proc/sys/net/", family, "/conf/", device, "/", name);
+}
+
+std::string ResolvConfText(const DnsConfig& dns) {
+  std::string text =
+      absl::StrCat(kWrittenByBraid, ", which puts back what was here when it ends.\n");
+  for (const IpAddress& server : dns.servers) {
+    absl::StrAppend(&text, "nameserver ", server.ToString(), "\n");
+  }
+  if (dns.domains.empty()) return text;
+  absl::StrAppend(&text, "search");
+  for (const std::string& domain : dns.domains) absl::StrAppend(&text, " ", domain);
+  return text + "\n";
+}
+
+// By PlanNetwork(); what else there is follows from what stands there now.
+bool IsPlanned(const HostChange& change) {
+  return std::holds_alternative<OwnRoute>(change) || std::holds_alternative<OwnRule>(change) ||
+         std::holds_alternative<NftTable>(change);
+}
+
+}  // namespace
+
+absl::Status HostNetwork::TakeBackLeftovers() { return bring_up_.TakeBackAll(); }
+absl::Status HostNetwork::TakeBack() { return bring_up_.TakeBackAll(); }
+
+absl::Status HostNetwork::Follow(const NetSnapshot& network, const Tunnel& tunnel) {
+  const NetworkConfig& wanted = config_.network;
+  const bool draws_traffic = wanted.routes && (tunnel.has_carried || wanted.kill_switch);
+  if (draws_traffic && table_ == 0) {
+    if (absl::Status status = ChooseTable(); !status.ok()) return status;
+  }
+  const auto v6_is_off = HostFiles().Read(OfDevice("ipv6", wanted.device, "disable_ipv6"));
+  const std::vector<HostChange> plan = PlanNetwork({.config = config_,
+                                                    .network = network,
+                                                    .table = table_,
+                                                    .has_v6 = v6_is_off.value_or("1") == "0",
+                                                    .draws_traffic = draws_traffic,
+                                                    .guard = Guard(network)});
+  // Answers are to come back before anything is sent another way, and nothing is forwarded before
+  // the table that guards it is there.
+  if (absl::Status status = Heal(); !status.ok()) return status;
+  if (absl::Status status = FilterLoosely(tunnel.path_devices); !status.ok()) return status;
+  if (absl::Status status = Reconcile(plan); !status.ok()) return status;
+  if (absl::Status status = LetForward(network); !status.ok()) return status;
+  return SetResolver(tunnel);
+}
+
+// One that nobody's routes are in, of either family.
+absl::Status HostNetwork::ChooseTable() {
+  for (uint32_t table = kFirstTable; table < kFirstTable + kTables; ++table) {
+    bool used = false;
+    for (const auto family : {IpAddress::Family::kV4, IpAddress::Family::kV6}) {
+      const auto in_use = IsTableInUse(family, table);
+      if (!in_use.ok()) return in_use.status();
+      used |= *in_use;
+    }
+    if (used) continue;
+    table_ = table;
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "network.routes: the routing tables ", kFirstTable, " to ", kFirstTable + kTables - 1,
+      " are all in use; \"ip route show table all\" shows "
+      "by whom"));
+}
+
+bool HostNetwork::HasMade(const HostChange& change) const {
+  const auto& made = bring_up_.changes();
+  return std::find(made.begin(), made.end(), change) != made.end();
+}
+
+// Other programs flush rule sets, remove routes that are not theirs, or take a device down and up.
+absl::Status HostNetwork::Heal() {
+  for (const HostChange& change : bring_up_.changes()) {
+    if (!IsPlanned(change)) continue;
+    const auto is_there = host_.IsThere(change);
+    if (!is_there.ok()) return is_there.status();
+    if (*is_there) continue;
+    if (absl::Status status = bring_up_.MakeAgain(change); !status.ok()) return status;
+  }
+  if (!config_.network.kill_switch) return absl::OkStatus();
+  return HoldKillSwitch(config_.security.state_dir);
+}
+
+// A table whose contents are to be others is exchanged, so that it is never missing.
+absl::Status HostNetwork::ExchangeTables(const std::vector<HostChange>& wanted) {
+  const std::vector<HostChange> made = bring_up_.changes();
+  for (const HostChange& one : wanted) {
+    const auto* now = std::get_if<NftTable>(&one);
+    if (now == nullptr || HasMade(one)) continue;
+    for (const HostChange& other : made) {
+      const auto* before = std::get_if<NftTable>(&other);
+      if (before == nullptr || before->family != now->family || before->name != now->name) continue;
+      if (absl::Status status = bring_up_.Replace(*before, *now); !status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// First what is to come, then what is to go, so that nothing takes the other way in between.
+absl::Status HostNetwork::Reconcile(const std::vector<HostChange>& wanted) {
+  if (absl::Status status = ExchangeTables(wanted); !status.ok()) return status;
+  std::vector<HostChange> missing;
+  for (const HostChange& change : wanted) {
+    if (!HasMade(change)) missing.push_back(change);
+  }
+  if (absl::Status status = bring_up_.Make(missing); !status.ok()) return status;
+  const std::vector<HostChange> made = bring_up_.changes();
+  for (auto change = made.rbegin(); change != made.rend(); ++change) {
+    const bool is_wanted = std::find(wanted.begin(), wanted.end(), *change) != wanted.end();
+    if (!IsPlanned(*change) || is_wanted) continue;
+    if (absl::Status status = bring_up_.TakeBack(*change); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// A device may go between two looks at it; then there is nothing to be set.
+absl::Status HostNetwork::SetSysctl(const std::string& path, const std::string& value) {
+  const absl::Status status = bring_up_.SetSysctl(path, value);
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
+
+// --- Reverse path filters ---
+
+// The kernel takes the larger one of a device's value and that of all. Loose is larger than strict.
+absl::Status HostNetwork::FilterLoosely(const std::vector<std::string>& devices) {
+  const auto of_all = HostFiles().Read(OfDevice("ipv4", "all", "rp_filter"));
+  for (const std::string& device : devices) {
+    if (device.empty()) continue;
+    const std::string path = OfDevice("ipv4", device, "rp_filter");
+    const auto now = HostFiles().Read(path);
+    if (!now.ok()) continue;  // it has gone meanwhile
+    const bool strict = *now == kStrict || (*now != kLoose && of_all.ok() && *of_all == kStrict);
+    if (!strict) continue;
+    if (absl::Status status = SetSysctl(path, kLoose); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// --- Forwarding ---
+
+bool HostNetwork::HasMadeSysctl(const std::string& path) const {
+  return std::any_of(bring_up_.changes().begin(), bring_up_.changes().end(),
+                     [&path](const HostChange& change) {
+                       const auto* sysctl = std::get_if<Sysctl>(&change);
+                       return sysctl != nullptr && sysctl->path == path;
+                     });
+}
+
+// What forwards only since braid has let it.
+NatGuard HostNetwork::Guard(const NetSnapshot& network) const {
+  const auto is_ours = [this](const std::string& path) {
+    return HasMadeSysctl(path) || HostFiles().Read(path).value_or("") == "0";
+  };
+  NatGuard guard;
+  for (const std::string& device : ForwardingDevices(config_, network)) {
+    if (is_ours(OfDevice("ipv4", device, "forwarding"))) guard.guarded.push_back(device);
+  }
+  guard.guards_v6 = ForwardsV6(config_) && is_ours(OfDevice("ipv6", "all", "forwarding"));
+  return guard;
+}
+
+// IPv4 is forwarded from a device when its own switch is on: the switch for all would change more
+// than that, and not all of it comes back with it.
+absl::Status HostNetwork::LetForward(const NetSnapshot& network) {
+  for (const std::string& device : ForwardingDevices(config_, network)) {
+    const absl::Status status = SetSysctl(OfDevice("ipv4", device, "forwarding"), "1");
+    if (!status.ok()) return status;
+  }
+  return ForwardsV6(config_) ? LetForwardV6() : absl::OkStatus();
+}
+
+// For IPv6 there is but one switch for all, which turns every device's own with it, both ways; and
+// a machine that forwards takes no routes from router advertisements unless it is told to.
+absl::Status HostNetwork::LetForwardV6() {
+  const std::string of_all = OfDevice("ipv6", "all", "forwarding");
+  const auto now = HostFiles().Read(of_all);
+  if (!now.ok()) return now.status();
+  if (*now != "0") return absl::OkStatus();
+  for (const std::string& device : HostFiles().List("/proc/sys/net/ipv6/conf")) {
+    if (device == "all") continue;
+    const std::string accept = OfDevice("ipv6", device, "accept_ra");
+    const auto accepts = HostFiles().Read(accept);
+    if (accepts.ok() && *accepts == "1") {
+      if (absl::Status status = SetSysctl(accept, "2"); !status.ok()) return status;
+    }
+    const std::string own = OfDevice("ipv6", device, "forwarding");
+    const auto forwards = HostFiles().Read(own);
+    if (!forwards.ok() || *forwards == "0") continue;
+    if (absl::Status status = bring_up_.Make(Sysctl{own, *forwards, *forwards}); !status.ok()) {
+      return status;
+    }
+  }
+  return SetSysctl(of_all, "1");
+}
+
+// --- DNS ---
+
+absl::Status HostNetwork::SetResolver(const Tunnel& tunnel) {
+  const NetworkConfig& wanted = config_.network;
+  if (!wanted.dns || !(tunnel.has_carried || wanted.kill_switch)) return absl::OkStatus();
+  const ReplacedFile* file = ResolvConf();
+  if (file == nullptr && IsResolvedUsed(kResolvConf)) {
+    const auto link = static_cast<int>(if_nametoindex(wanted.device.c_str()));
+    if (link == resolved_link_) return absl::OkStatus();
+    if (absl::Status status = SetResolvedServers(link, *wanted.dns); !status.ok()) return status;
+    resolved_link_ = link;
+    return absl::OkStatus();
+  }
+  // Somebody else, such as a DHCP client, may have written it meanwhile.
+  if (file != nullptr && host_.IsThere(*file).value_or(true)) return absl::OkStatus();
+  const std::string text = ResolvConfText(*wanted.dns);
+  const auto now = HostFiles().Read(kResolvConf);
+  if (file == nullptr && now.ok() && now->starts_with(kWrittenByBraid)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("network.dns: ", kResolvConf,
+                     " is another braid daemon's; give it to one of "
+                     "them, or run \"braid cleanup\" if that daemon has died"));
+  }
+  return bring_up_.ReplaceFile(kResolvConf, text);
+}
+
+const ReplacedFile* HostNetwork::ResolvConf() const {
+  const ReplacedFile* newest = nullptr;
+  for (const HostChange& change : bring_up_.changes()) {
+    if (const auto* file = std::get_if<ReplacedFile>(&change)) newest = file;
+  }
+  return newest;
+}
+
+std::string HostNetwork::ResolvConfBefore() const {
+  const ReplacedFile* replaced = ResolvConf();
+  if (replaced == nullptr) {
+    return IsResolvedUsed(kResolvConf) ? HostFiles().Read(kResolvedUplinks).value_or("") : "";
+  }
+  // Somebody has written another one since, who knows better.
+  if (!host_.IsThere(*replaced).value_or(false)) return "";
+  if (replaced->link_target.empty()) return replaced->before;
+  const std::filesystem::path target = std::filesystem::path("/etc") / replaced->link_target;
+  return HostFiles().Read(target.string()).value_or("");
+}
+
+}  // namespace braid

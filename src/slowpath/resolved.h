@@ -1,0 +1,18 @@
+// systemd-resolved, over the system bus: which servers the tunnel's device has. It forgets them
+// when the device goes, so there is nothing to take back.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "slowpath/config.h"
+
+namespace braid {
+
+// Whether programs ask it: what the C library reads is a link to a file of its.
+bool IsResolvedUsed(const std::string& resolv_conf);
+
+// Waits for its answer, two seconds at most.
+[[nodiscard]] absl::Status SetResolvedServers(int link, const DnsConfig& dns);
+
+}  // namespace braid
