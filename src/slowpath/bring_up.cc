@@ -6,7 +6,6 @@
 #include "slowpath/host_files.h"
 
 namespace braid {
-
 namespace {
 
 constexpr char kJournalPrefix[] = "bring-up-";

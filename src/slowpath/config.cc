@@ -431,18 +431,10 @@ void ConfigReader::ReadAllowedIps(const Section& peer, PeerConfig& to) {
   const auto list = peer.Need("allowed_ips", "a list of the inner addresses that the peer owns");
   if (!list) return;
   for (const Node& node : list->List(0, kMaxPrefixesPerPeer)) {
-    const auto prefix = ReadPrefix(node);
-    if (!prefix) continue;
-    const IpPrefix network = prefix->Network();
-    if (IsIpv4Mapped(network.address)) {
-      node.Wrong("must be written as IPv4");
-      continue;
-    }
-    if (network != *prefix) {
-      node.Warn(absl::StrCat("has bits behind its length; ", network.ToString(), " is used"));
-    }
-    if (!owned_prefixes_.Add(network, node, "is already owned, at")) continue;
-    to.allowed_ips.push_back(network);
+    const auto network = ReadNetworkPrefix(node);
+    if (!network) continue;
+    if (!owned_prefixes_.Add(*network, node, "is already owned, at")) continue;
+    to.allowed_ips.push_back(*network);
   }
   if (list->value().is_array() && list->value().empty()) {
     list->Warn("is empty, so nothing is sent to this peer or taken from it");

@@ -1,12 +1,11 @@
 #include "slowpath/config_network.h"
 
-#include <algorithm>
-#include <set>
 #include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "slowpath/config_values.h"
+#include "slowpath/network_plan.h"
 
 namespace braid {
 namespace {
@@ -17,20 +16,6 @@ constexpr size_t kMaxDnsServers = 8;
 constexpr size_t kMaxDnsDomains = 64;
 constexpr size_t kMaxDomainBytes = 253;
 constexpr size_t kMaxLabelBytes = 63;
-
-std::optional<IpPrefix> ReadNetworkPrefix(const Node& node) {
-  const auto prefix = ReadPrefix(node);
-  if (!prefix) return std::nullopt;
-  if (IsIpv4Mapped(prefix->address)) {
-    node.Wrong("must be written as IPv4");
-    return std::nullopt;
-  }
-  if (prefix->Network() != *prefix) {
-    node.Warn(
-        absl::StrCat("has bits behind its length; ", prefix->Network().ToString(), " is used"));
-  }
-  return prefix->Network();
-}
 
 void ReadRoutes(const Node& node, std::optional<RoutesConfig>& to) {
   const Section routes(node, {"default", "include", "exclude"});
@@ -118,16 +103,6 @@ void ReadDns(const Node& node, std::optional<DnsConfig>& to) {
   }
 }
 
-bool Owns(const Config& config, const IpPrefix& prefix) {
-  return std::any_of(
-      config.tunnel.peers.begin(), config.tunnel.peers.end(), [&](const PeerConfig& peer) {
-        return std::any_of(
-            peer.allowed_ips.begin(), peer.allowed_ips.end(), [&](const IpPrefix& allowed) {
-              return allowed.length <= prefix.length && allowed.Contains(prefix.address);
-            });
-      });
-}
-
 }  // namespace
 
 void ReadHostNetwork(const Section& network, std::optional<Role> role, NetworkConfig& to) {
@@ -156,13 +131,13 @@ void CheckHostNetwork(const Config& config, Report& report) {
   if (config.network.kill_switch && !routes->exclude.empty()) {
     report.Warn("/network/routes/exclude", "names what \"kill_switch\" keeps from leaving");
   }
-  const IpPrefix v4 = *IpPrefix::Parse("0.0.0.0/0"), v6 = *IpPrefix::Parse("::/0");
-  if (routes->everything && !Owns(config, v4) && !Owns(config, v6)) {
+  const bool has_v4 = IsCarried(config, *IpPrefix::Parse("0.0.0.0/0"));
+  const bool has_v6 = IsCarried(config, *IpPrefix::Parse("::/0"));
+  if (routes->everything && !has_v4 && !has_v6) {
     report.Wrong("/network/routes/default",
                  "needs a peer that carries everything: add \"0.0.0.0/0\" or \"::/0\" to its "
                  "allowed_ips");
-  } else if (routes->everything && !(Owns(config, v4) && Owns(config, v6))) {
-    const bool has_v4 = Owns(config, v4);
+  } else if (routes->everything && !(has_v4 && has_v6)) {
     report.Warn("/network/routes/default", absl::StrCat(has_v4 ? "IPv6" : "IPv4",
                                                         " stays outside of the tunnel, since no "
                                                         "peer's allowed_ips have \"",
@@ -170,7 +145,7 @@ void CheckHostNetwork(const Config& config, Report& report) {
                                                         "\" in them; \"kill_switch\" keeps it in"));
   }
   for (size_t i = 0; i < routes->include.size(); ++i) {
-    if (Owns(config, routes->include[i])) continue;
+    if (IsCarried(config, routes->include[i])) continue;
     report.Wrong(absl::StrCat("/network/routes/include/", i),
                  "is in no peer's allowed_ips, so the tunnel would drop it");
   }

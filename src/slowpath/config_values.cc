@@ -111,6 +111,20 @@ std::optional<IpPrefix> ReadPrefix(const Node& node) {
   return prefix;
 }
 
+std::optional<IpPrefix> ReadNetworkPrefix(const Node& node) {
+  const auto prefix = ReadPrefix(node);
+  if (!prefix) return std::nullopt;
+  const IpPrefix network = prefix->Network();
+  if (IsIpv4Mapped(network.address)) {
+    node.Wrong("must be written as IPv4");
+    return std::nullopt;
+  }
+  if (network != *prefix) {
+    node.Warn(absl::StrCat("has bits behind its length; ", network.ToString(), " is used"));
+  }
+  return network;
+}
+
 std::optional<Endpoint> ReadEndpoint(const Node& node, Unspecified unspecified) {
   const auto text = node.Text();
   if (!text) return std::nullopt;

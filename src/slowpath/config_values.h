@@ -22,6 +22,8 @@ bool IsIpv4Mapped(const IpAddress& address);
 
 std::optional<IpAddress> ReadAddress(const Node& node, Unspecified unspecified);
 std::optional<IpPrefix> ReadPrefix(const Node& node);
+// Of a network: host bits are cleared, with a warning.
+std::optional<IpPrefix> ReadNetworkPrefix(const Node& node);
 // An address and a port.
 std::optional<Endpoint> ReadEndpoint(const Node& node, Unspecified unspecified);
 // An address or a host name, and a port.

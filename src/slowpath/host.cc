@@ -67,10 +67,14 @@ absl::Status PutFile(const std::string& path, const std::string& contents,
 }
 
 // The file itself, not what a link leads to.
-bool IsOurs(const ReplacedFile& file) {
+absl::StatusOr<std::string> ReadRegular(const std::string& path) {
   std::error_code error;
-  if (std::filesystem::is_symlink(file.path, error)) return false;
-  const auto now = ReadSmallFile(file.path, kMaxReplacedBytes, FilePrivacy::kAny);
+  if (std::filesystem::is_symlink(path, error)) return absl::NotFoundError("is a symbolic link");
+  return ReadSmallFile(path, kMaxReplacedBytes, FilePrivacy::kAny);
+}
+
+bool IsOurs(const ReplacedFile& file) {
+  const auto now = ReadRegular(file.path);
   if (!now.ok()) return false;
   if (*now == file.ours) return true;
   // What cannot be replaced in one step may have been left half written.
@@ -138,9 +142,8 @@ struct Finder {
     return HostFiles().Read(sysctl.path).value_or("") == sysctl.ours;
   }
   absl::StatusOr<bool> operator()(const ReplacedFile& file) const {
-    std::error_code error;
-    if (std::filesystem::is_symlink(file.path, error)) return false;
-    return ReadSmallFile(file.path, kMaxReplacedBytes, FilePrivacy::kAny).value_or("") == file.ours;
+    const auto now = ReadRegular(file.path);
+    return now.ok() && *now == file.ours;
   }
 };
 

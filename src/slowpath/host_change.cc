@@ -89,7 +89,7 @@ std::optional<HostChange> ReadSysctl(const Json& json) {
   const bool whole = Take(json, "path", sysctl.path) && Take(json, "before", sysctl.before) &&
                      Take(json, "ours", sysctl.ours);
   const bool is_ours =
-      sysctl.path.starts_with(kSysctlFolder) && !(sysctl.path.find("/../") != std::string::npos);
+      sysctl.path.starts_with(kSysctlFolder) && sysctl.path.find("/../") == std::string::npos;
   if (!whole || !is_ours) return std::nullopt;
   return sysctl;
 }

@@ -26,8 +26,8 @@ struct NetLink {
 struct NetAddress {
   int link = 0;  // by index
   IpAddress address;
-  IpPrefix
-      on_link;  // whom it reaches there without a gateway; of a point-to-point link the other end
+  // Whom it reaches there without a gateway; of a point-to-point link the other end.
+  IpPrefix on_link;
 
   bool operator==(const NetAddress&) const = default;
 };

@@ -27,17 +27,6 @@ bool Covers(const IpPrefix& wide, const IpPrefix& narrow) {
 
 bool Overlap(const IpPrefix& a, const IpPrefix& b) { return Covers(a, b) || Covers(b, a); }
 
-// A peer carries everything of this family.
-bool CarriesAll(const Config& config, Family family) {
-  return std::any_of(
-      config.tunnel.peers.begin(), config.tunnel.peers.end(), [family](const PeerConfig& peer) {
-        return std::any_of(peer.allowed_ips.begin(), peer.allowed_ips.end(),
-                           [family](const IpPrefix& allowed) {
-                             return allowed.length == 0 && allowed.address.family == family;
-                           });
-      });
-}
-
 const NetLink* LinkOf(const NetworkPlanInput& input, const NetAddress& address) {
   const NetLink* link = input.network.Find(address.link);
   const bool counts =
@@ -63,8 +52,8 @@ void PlanRoutes(const NetworkPlanInput& input, std::vector<HostChange>& plan) {
   std::set<IpPrefix> through;
   for (const IpPrefix& prefix : routes->include) through.insert(prefix.Network());
   for (const Family family : {Family::kV4, Family::kV6}) {
-    if (!routes->everything || !CarriesAll(input.config, family)) continue;
-    through.insert(*IpPrefix::Parse(family == Family::kV4 ? "0.0.0.0/0" : "::/0"));
+    const IpPrefix all = *IpPrefix::Parse(family == Family::kV4 ? "0.0.0.0/0" : "::/0");
+    if (routes->everything && IsCarried(input.config, all)) through.insert(all);
   }
   if (!input.has_v6) {
     std::erase_if(through, [](const IpPrefix& prefix) { return prefix.address.is_v6(); });
@@ -92,6 +81,14 @@ bool IsLan(const IpPrefix& prefix) {
       std::any_of(std::begin(kLocalNetworks), std::end(kLocalNetworks),
                   [&prefix](const char* local) { return Covers(*IpPrefix::Parse(local), prefix); });
   return is_local || prefix.length >= (prefix.address.is_v4() ? kSmallNetworkV4 : kSmallNetworkV6);
+}
+
+bool IsCarried(const Config& config, const IpPrefix& prefix) {
+  return std::any_of(
+      config.tunnel.peers.begin(), config.tunnel.peers.end(), [&prefix](const PeerConfig& peer) {
+        return std::any_of(peer.allowed_ips.begin(), peer.allowed_ips.end(),
+                           [&prefix](const IpPrefix& allowed) { return Covers(allowed, prefix); });
+      });
 }
 
 // Packets are forwarded from the device that they come in by: for what leaves by `out`, those that

@@ -35,6 +35,9 @@ struct NetworkPlanInput {
 // choose which addresses those are.
 std::vector<HostChange> PlanNetwork(const NetworkPlanInput& input);
 
+// One peer carries all of it.
+bool IsCarried(const Config& config, const IpPrefix& prefix);
+
 // Devices that are to forward IPv4 for NAT.
 std::vector<std::string> ForwardingDevices(const Config& config, const NetSnapshot& network);
 bool ForwardsV6(const Config& config);
