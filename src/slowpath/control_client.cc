@@ -169,7 +169,7 @@ absl::StatusOr<std::string> CallControl(const std::string& path, std::string_vie
 absl::Status StopDaemon(const std::string& path, milliseconds timeout) {
   const auto deadline = Clock::now() + timeout;
   const FileIdentity socket = Identify(path);
-  const auto reply = CallControl(path, "stop", "{}", timeout);
+  const auto reply = CallControl(path, "stop", R"({"scope":"daemon"})", timeout);
   if (!reply.ok()) return reply.status();
   while (!IsGone(path, socket)) {
     if (Clock::now() >= deadline) {

@@ -1,6 +1,8 @@
-// The daemon: puts all parts together, runs until it is told to stop, and takes everything down
-// again in reverse order.
+// The daemon: keeps a tunnel running as its configuration wants it, and answers who asks. It runs
+// until it is told to stop, and takes everything down again in reverse order.
 #pragma once
+
+#include <string>
 
 #include "absl/status/status.h"
 #include "slowpath/config.h"
@@ -9,6 +11,6 @@ namespace braid {
 
 // Blocks until SIGINT, SIGTERM or the control socket's `stop`. An error is one line that says what
 // to do; nothing is left behind then either.
-[[nodiscard]] absl::Status RunDaemon(const Config& config);
+[[nodiscard]] absl::Status RunDaemon(Config config);
 
 }  // namespace braid

@@ -24,6 +24,16 @@ uint64_t ResidentBytes() {
   return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
+Json DescribeDaemon(const Config& config, const char* state) {
+  Json json;
+  json["state"] = state;
+  json["version"] = BRAID_VERSION;
+  json["mode"] = config.role == Role::kClient ? "client" : "server";
+  json["device"] = config.network.device;
+  json["pid"] = getpid();
+  return json;
+}
+
 double Rounded(double value, int digits) {
   const double scale = std::pow(10, digits);
   return std::round(value * scale) / scale;
@@ -140,14 +150,20 @@ uint64_t DropsFor(const StatusSources& sources, Drop reason) {
 
 }  // namespace
 
+Json DescribeStopped(const Config& config, const std::string& failure) {
+  Json json = DescribeDaemon(config, failure.empty() ? "stopped" : "failed");
+  json["memory_rss_bytes"] = ResidentBytes();
+  json["warnings"] = Json::array();
+  if (!failure.empty()) json["warnings"].push_back(failure);
+  json["peers"] = Json::array();
+  json["workers"] = Json::array();
+  json["drops"] = Json::object();
+  return json;
+}
+
 Json DescribeStatus(const StatusSources& sources) {
   const Config& config = sources.config;
-  Json json;
-  json["state"] = "running";
-  json["version"] = BRAID_VERSION;
-  json["mode"] = config.role == Role::kClient ? "client" : "server";
-  json["device"] = config.network.device;
-  json["pid"] = getpid();
+  Json json = DescribeDaemon(config, "running");
   json["uptime_s"] = SecondsSince(sources.started_ns, sources.now_ns);
   json["io"] = std::string(sources.workers.backend_name());
   json["aead"] = std::string(sources.aeads[Cipher::kChaCha20Poly1305]->backend);

@@ -34,5 +34,7 @@ struct StatusSources {
 };
 
 nlohmann::ordered_json DescribeStatus(const StatusSources& sources);
+// Of a daemon whose tunnel does not run: "stopped" by command, or "failed" with why.
+nlohmann::ordered_json DescribeStopped(const Config& config, const std::string& failure);
 
 }  // namespace braid

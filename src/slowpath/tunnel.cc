@@ -1,0 +1,632 @@
+#include "slowpath/tunnel.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "io/tun_steering.h"
+#include "slowpath/cpu_topology.h"
+#include "slowpath/key_file.h"
+#include "slowpath/kill_switch.h"
+#include "slowpath/mode_commands.h"
+#include "slowpath/net_setup.h"
+#include "slowpath/next_hop.h"
+#include "slowpath/path_commands.h"
+#include "slowpath/peer_address.h"
+#include "slowpath/worker_layout.h"
+
+namespace braid {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr int kDefaultLinkMtu = 1500;
+constexpr int kEventsPerWake = 256;
+constexpr int kJobsPerWake = 64;
+constexpr auto kRetryCommandsAfter = std::chrono::milliseconds(1);
+// Packets of workers' lanes that came to the slow lane's socket: what a server sends on a lane
+// before the client has told where that lane is.
+constexpr int kStrayBuffers = 512;
+// Names, and what somebody has taken away of this machine's network.
+constexpr DurationNs kLookEveryNs = 5 * kSecondNs;
+constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
+constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
+
+// No more than there are handshakes to do at once.
+int HandshakeThreads(const Config& config) {
+  const size_t cpus = AffinityOfThisProcess().size();
+  return static_cast<int>(std::max<size_t>(std::min(cpus, config.tunnel.peers.size()), 1));
+}
+
+}  // namespace
+
+Tunnel::Tunnel(asio::io_context& io, Config config, OnFailure on_failure)
+    : io_(io),
+      config_(std::move(config)),
+      on_failure_(std::move(on_failure)),
+      tick_(io),
+      retry_commands_(io),
+      started_ns_(MonotonicNowNs()),
+      workers_(ChooseWorkers(config_).cpus),
+      meters_(config_.tunnel.peers.size()),
+      arena_(HandshakeThreads(config_)),
+      events_(
+          io, workers_.events().doorbell, [this] { return workers_.events().events.Empty(); },
+          [this] { TakeEvents(); }),
+      jobs_(
+          io, arena_.doorbell(), [this] { return arena_.Empty() || workers_.has_waiting(); },
+          [this] { TakeJobs(); }) {}
+
+Tunnel::~Tunnel() = default;
+
+// --- Bring-up ---
+
+absl::Status Tunnel::Start() {
+  for (auto step :
+       {&Tunnel::HoldKillSwitch, &Tunnel::ReadKeys, &Tunnel::TakeBackLeftovers,
+        &Tunnel::FollowLinks, &Tunnel::OpenSockets, &Tunnel::OpenDevice, &Tunnel::StartWorkers,
+        &Tunnel::AddPeers, &Tunnel::ListenForMeasurements, &Tunnel::BringUpNetwork}) {
+    absl::Status status = (this->*step)();
+    // The kernel may need a moment to let go of what a killed daemon has held.
+    const TimeNs give_up_ns = MonotonicNowNs() + kWaitForPredecessorNs;
+    while (absl::IsAlreadyExists(status) && MonotonicNowNs() < give_up_ns) {
+      std::this_thread::sleep_for(kPredecessorPoll);
+      status = (this->*step)();
+    }
+    if (!status.ok()) return status;
+  }
+  events_.Start();
+  jobs_.Start();
+  Tick();
+  spdlog::info("running as {} on {}: {} workers, {}, MTU {}",
+               config_.role == Role::kClient ? "client" : "server", config_.network.device,
+               workers_.workers(), workers_.backend_name(), mtu_.now);
+  return absl::OkStatus();
+}
+
+// Before anything else, which may fail.
+absl::Status Tunnel::HoldKillSwitch() {
+  const std::string& state_dir = config_.security.state_dir;
+  if (config_.network.kill_switch) return EngageKillSwitch(state_dir, config_.network.device);
+  if (IsKillSwitchKept(state_dir)) {
+    Warn("the kill switch of an earlier run is on; \"braid cleanup --all\" lifts it");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Tunnel::ReadKeys() {
+  const auto private_key = ReadKeyFile(config_.security.private_key_file);
+  if (!private_key.ok()) return private_key.status();
+  identity_ = Identity::FromPrivate(*private_key);
+  for (const PeerConfig& peer : config_.tunnel.peers) {
+    preshared_keys_.emplace_back();
+    if (peer.preshared_key_file.empty()) continue;
+    auto key = ReadKeyFile(peer.preshared_key_file);
+    if (!key.ok()) return key.status();
+    preshared_keys_.back() = *key;
+  }
+  auto aeads = ChooseAeads(config_.performance.aead);
+  if (!aeads.ok()) return aeads.status();
+  aeads_ = *aeads;
+  counter_.emplace(config_.security.state_dir, identity_.public_key);
+  if (absl::Status status = counter_->Load(); !status.ok()) {
+    Warn(std::string(status.message()) + "; handshakes depend on this machine's clock alone");
+  }
+  quotas_.emplace(config_.security.state_dir, identity_.public_key);
+  if (config_.role == Role::kServer) return absl::OkStatus();
+  if (absl::Status status = quotas_->Load(); !status.ok()) Warn(std::string(status.message()));
+  return absl::OkStatus();
+}
+
+// What a daemon that was killed has left of its changes to this machine.
+absl::Status Tunnel::TakeBackLeftovers() {
+  const NetworkConfig& wanted = config_.network;
+  const bool changes_host = wanted.routes || wanted.dns || !wanted.nat.empty();
+  auto journal = Journal::Open(JournalPath(config_.security.state_dir, config_.network.device));
+  if (!journal.ok() && (changes_host || absl::IsAlreadyExists(journal.status()))) {
+    return journal.status();
+  }
+  if (!journal.ok()) return absl::OkStatus();  // that nothing can be kept there was said before
+  host_network_.emplace(config_, host_, *std::move(journal),
+                        [](const std::string& line) { spdlog::warn("{}", line); });
+  return host_network_->TakeBackLeftovers();
+}
+
+absl::Status Tunnel::FollowLinks() {
+  network_.emplace(io_, [this](const NetSnapshot&) { OnNetwork(); });
+  return network_->Start();
+}
+
+absl::Status Tunnel::OpenSockets() {
+  auto sockets = TunnelSockets::Open(config_, workers_.workers());
+  if (!sockets.ok()) return sockets.status();
+  sockets_ = *std::move(sockets);
+  for (const std::string& warning : sockets_->warnings()) Warn(warning);
+  auto pool = PacketPool::Create(kStrayBuffers);
+  if (!pool.ok()) return pool.status();
+  stray_pool_ = *std::move(pool);
+  stray_pool_->BindToThisThread();
+  slow_lane_.emplace(io_, *sockets_, [this](MutableBytes datagram, const Route& back) {
+    OnDatagram(datagram, back);
+  });
+  for (uint16_t group = 0; group < kMaxSocketGroups; ++group) slow_lane_->Open(group);
+  if (config_.role == Role::kServer) return absl::OkStatus();
+  uplinks_.emplace(
+      io_, Uplinks::Tunnel{config_, network_->network(), *sockets_, *slow_lane_, workers_, *quotas_,
+                           [this] { return NameServers(); }, [this] { FollowNetwork(); },
+                           [this](const std::string& what) { Warn(what); }});
+  return uplinks_->Open();
+}
+
+absl::Status Tunnel::OpenDevice() {
+  const auto mtu = ChooseMtu();
+  if (!mtu.ok()) return mtu.status();
+  mtu_ = *mtu;
+  auto device = OpenTun(config_.network.device, workers_.workers(), config_.performance.offloads);
+  if (!device.ok()) return device.status();
+  device_ = *std::move(device);
+  if (config_.performance.offloads && !(device_->offloads.tso && device_->offloads.uso)) {
+    Warn(std::string("this kernel's TUN has no ") +
+         (device_->offloads.tso ? "UDP" : "TCP and UDP") + " segmentation offload");
+  }
+  if (workers_.workers() > 1) {
+    absl::Status status = SteerByLanes(config_.tunnel.lanes);
+    steered_by_bpf_ = status.ok();
+    if (!status.ok()) {
+      Warn(std::string(status.message()) + ": workers hand packets to each other instead");
+    }
+  }
+  return SetUpDevice(config_.network.device, config_.network.addresses, mtu_.now);
+}
+
+// Of a server, the clients are taken to be behind ordinary links.
+absl::StatusOr<DeviceMtu> Tunnel::ChooseMtu() const {
+  if (uplinks_) return uplinks_->ChooseMtu();
+  int smallest = kMaxMtu;
+  for (const Endpoint& listen : config_.tunnel.listen) {
+    smallest = std::min(smallest, kDefaultLinkMtu - OuterHeaderBytes(listen.address.is_v6()) -
+                                      static_cast<int>(kSealOverheadBytes));
+  }
+  const int mtu = config_.network.mtu.value_or(smallest);
+  return DeviceMtu{mtu, mtu};
+}
+
+absl::Status Tunnel::SteerByLanes(int lanes) {
+  steered_lanes_ = lanes;
+  auto program = LoadLaneSteering(lanes, workers_.workers());
+  if (!program.ok()) return program.status();
+  return AttachLaneSteering(device_->queues[0].get(), program->get());
+}
+
+absl::Status Tunnel::StartWorkers() {
+  if (absl::Status status = workers_.Start(config_, *device_, mtu_.largest, *sockets_);
+      !status.ok()) {
+    return status;
+  }
+  if (!workers_.fallback_reason().empty()) {
+    Warn(workers_.fallback_reason() + ": going on with epoll");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Tunnel::AddPeers() {
+  PeersOptions options;
+  options.role = config_.role;
+  options.identity = identity_;
+  options.aeads = aeads_;
+  options.ciphers = config_.tunnel.ciphers;
+  options.lanes = config_.tunnel.lanes;
+  options.workers = workers_.workers();
+  options.mtu = static_cast<uint16_t>(mtu_.largest);
+  // On a server that cannot steer them some would come to a worker, which passes short ones on
+  // only.
+  options.answers_probes = sockets_->steered();
+  options.sends_parity = config_.tunnel.bonding.fec != FecMode::kOff;
+  options.rekey_after_ns = static_cast<DurationNs>(config_.security.rekey_after_s) * kSecondNs;
+  options.rekey_after_packets = config_.security.rekey_after_packets;
+  peers_.emplace(std::move(options), static_cast<PeerHost&>(*this));
+  std::vector<RouteTable::Route> routes;
+  for (size_t i = 0; i < config_.tunnel.peers.size(); ++i) {
+    const PeerConfig& peer = config_.tunnel.peers[i];
+    absl::Status status = peers_->Add(peer, preshared_keys_[i]);
+    if (!status.ok()) return status;
+    for (const IpPrefix& prefix : peer.allowed_ips) {
+      routes.push_back({prefix, static_cast<PeerSlot>(i)});
+    }
+  }
+  workers_.SetRoutes(std::make_unique<RouteTable>(routes));
+  workers_.Tell({.type = Command::Type::kSetBond, .bond = bonding_});
+  if (!config_.tunnel.class_rules.empty()) {
+    workers_.SetClassRules(std::make_shared<ClassRules>(config_.tunnel.class_rules));
+  }
+  running_ = true;
+  if (uplinks_) uplinks_->Start(*peers_);
+  return absl::OkStatus();
+}
+
+// A tunnel that cannot be measured is still a tunnel.
+absl::Status Tunnel::ListenForMeasurements() {
+  if (config_.performance.measure_port == 0) return absl::OkStatus();
+  MeasureResponderOptions options;
+  for (const IpPrefix& prefix : config_.network.addresses) {
+    options.addresses.push_back(prefix.address);
+  }
+  options.port = config_.performance.measure_port;
+  options.device = config_.network.device;
+  options.public_key = EncodeKey(identity_.public_key);
+  // This machine reaches its own inner addresses without the tunnel.
+  options.allows = [this, own = options.addresses](const IpAddress& address) {
+    return std::find(own.begin(), own.end(), address) == own.end() &&
+           workers_.routes()->Lookup(address) != kNoPeer;
+  };
+  measure_ = std::make_unique<MeasureResponder>(io_, std::move(options));
+  if (absl::Status status = measure_->Listen(); !status.ok()) {
+    Warn("performance.measure_port: " + std::string(status.message()) +
+         "; no peer can measure there");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Tunnel::BringUpNetwork() {
+  if (!host_network_) return absl::OkStatus();
+  return host_network_->Follow(network_->network(), SeeTunnel());
+}
+
+// In reverse order of the bring-up.
+void Tunnel::Stop() {
+  if (std::exchange(stopping_, true)) return;
+  if (measure_) measure_->Close();
+  arena_.Stop();
+  if (peers_) peers_->Close(MonotonicNowNs());
+  tick_.cancel();
+  retry_commands_.cancel();
+  if (network_) network_->Close();
+  events_.Close();
+  jobs_.Close();
+  workers_.Stop();
+  if (uplinks_) uplinks_->Close();
+  slow_lane_.reset();
+  TakeBackNetwork();
+  device_.reset();
+}
+
+void Tunnel::Fail(absl::Status why) {
+  if (stopping_) return;
+  asio::post(io_, [this, why = std::move(why)] {
+    if (!stopping_) on_failure_(why);
+  });
+}
+
+// --- This machine's network around the tunnel ---
+
+void Tunnel::OnNetwork() {
+  if (stopping_) return;
+  if (uplinks_) uplinks_->Follow();
+  FollowNetwork();
+}
+
+HostNetwork::Tunnel Tunnel::SeeTunnel() const {
+  return {.path_devices = uplinks_ ? uplinks_->Devices() : std::vector<std::string>{},
+          .has_carried = has_carried_};
+}
+
+// From now on the routes lead into the tunnel: a server that never answered cuts nobody off. What
+// cannot be done then is done nowhere.
+void Tunnel::OnFirstSession() {
+  has_carried_ = true;
+  if (!host_network_) return;
+  absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
+  if (status.ok()) return;
+  spdlog::error("{}", std::string(status.message()));
+  Fail(std::move(status));
+}
+
+// What does not work now is tried again when the network changes.
+void Tunnel::FollowNetwork() {
+  if (!host_network_ || !running_ || stopping_) return;
+  const absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
+  if (!status.ok()) spdlog::error("{}", std::string(status.message()));
+}
+
+// What could not be taken back stays in the journal, for the next start or "braid cleanup".
+void Tunnel::TakeBackNetwork() {
+  if (!host_network_) return;
+  if (absl::Status status = host_network_->TakeBack(); !status.ok()) {
+    spdlog::error("{}; \"braid cleanup\" tries again", std::string(status.message()));
+  }
+}
+
+// Whom to ask for the names of servers: not those that are reached through the tunnel.
+std::vector<IpAddress> Tunnel::NameServers() const {
+  const std::string text = host_network_ ? host_network_->ResolvConfBefore() : "";
+  std::vector<IpAddress> servers = NameServersIn(text);
+  if (config_.network.dns) {
+    const std::vector<IpAddress>& inside = config_.network.dns->servers;
+    std::erase_if(servers, [&inside](const IpAddress& server) {
+      return std::find(inside.begin(), inside.end(), server) != inside.end();
+    });
+  }
+  return servers;
+}
+
+// --- What comes to the slow path ---
+
+void Tunnel::OnDatagram(MutableBytes datagram, const Route& back) {
+  if (stopping_) return;
+  const size_t bytes = datagram.size();
+  if (peers_->OnDatagram(datagram, back, MonotonicNowNs())) return HandToWorker(datagram, back);
+  if (uplinks_) uplinks_->Count(back, bytes);
+}
+
+void Tunnel::HandToWorker(MutableBytes datagram, const Route& back) {
+  PacketPtr packet = stray_pool_->Take();
+  if (packet == nullptr) return stray_drops_.Count(Drop::no_buffer);
+  std::copy(datagram.begin(), datagram.end(), packet->data());
+  packet->length = static_cast<uint32_t>(datagram.size());
+  Header header{};
+  ReadHeader(datagram, header);
+  const uint32_t owner = IsBondLane(header.lane) ? header.session : header.lane;
+  // A client's socket is one lane's, so it can tell that the server has lost this lane.
+  const int16_t socket_lane = config_.role == Role::kClient ? kSlowLane : Incoming::kAnyLane;
+  HandedPacket handed{HandedPacket::From::kNetwork,
+                      std::move(packet),
+                      {back, socket_lane, static_cast<uint16_t>(datagram.size())}};
+  if (!workers_.HandPacket(static_cast<int>(owner % static_cast<uint32_t>(workers_.workers())),
+                           std::move(handed))) {
+    stray_drops_.Count(Drop::inbox_full);
+  }
+}
+
+void Tunnel::SendDatagram(const Route& route, Bytes datagram) {
+  slow_lane_->Send(route, datagram);
+  if (uplinks_) uplinks_->Count(route, datagram.size());
+}
+
+void Tunnel::TakeEvents() {
+  Event event;
+  for (int i = 0; i < kEventsPerWake && workers_.events().events.TryPop(event); ++i) {
+    if (event.type == Event::Type::kDatagram) {
+      OnDatagram({event.bytes.data(), event.length}, event.back);
+    } else if (event.type == Event::Type::kNoSockets) {
+      uplinks_->Refuse(event.group,
+                       std::string(event.bytes.begin(), event.bytes.begin() + event.length));
+    } else {
+      peers_->OnEvent(event, MonotonicNowNs());
+    }
+  }
+}
+
+// A handshake gives workers several commands, so none ends while commands wait: what waits stays
+// short, and under more load initiations are refused instead.
+void Tunnel::TakeJobs() {
+  for (int i = 0; i < kJobsPerWake && !workers_.has_waiting(); ++i) {
+    std::unique_ptr<HandshakeJob> job = arena_.TryTake();
+    if (job == nullptr) return;
+    peers_->OnJobDone(std::move(job), MonotonicNowNs());
+  }
+}
+
+// Commands that found a full mailbox are brought soon, not at the next tick; jobs waited for that.
+void Tunnel::RetryCommands() {
+  if (retrying_commands_ || !workers_.has_waiting()) return;
+  retrying_commands_ = true;
+  retry_commands_.expires_after(kRetryCommandsAfter);
+  retry_commands_.async_wait([this](const boost::system::error_code& error) {
+    retrying_commands_ = false;
+    if (error || stopping_) return;
+    workers_.Tick();
+    RetryCommands();
+    if (!workers_.has_waiting()) arena_.doorbell().Ring();
+  });
+}
+
+void Tunnel::ScheduleTick() {
+  tick_.expires_after(std::chrono::nanoseconds(Peers::kTickNs));
+  tick_.async_wait([this](const boost::system::error_code& error) {
+    if (!error && !stopping_) Tick();
+  });
+}
+
+void Tunnel::Tick() {
+  const TimeNs now_ns = MonotonicNowNs();
+  peers_->Tick(now_ns);
+  workers_.Tick();
+  if (now_ns >= next_sample_ns_) {
+    const auto paths_of = [this](PeerSlot slot) {
+      const Peer& peer = *peers_->all()[slot];
+      return peer.established() ? peer.paths.size() : 0;
+    };
+    const auto totals_of = [this](PeerSlot slot, int path) {
+      return workers_.TrafficOf(slot, path);
+    };
+    meters_.Sample(paths_of, totals_of, now_ns);
+    next_sample_ns_ = now_ns + kSecondNs;
+  }
+  if (now_ns >= next_look_ns_) {
+    next_look_ns_ = now_ns + kLookEveryNs;
+    if (uplinks_) uplinks_->ResolveEndpoints();
+    FollowNetwork();
+  }
+  if (uplinks_) uplinks_->Tick(now_ns);
+  ScheduleTick();
+}
+
+// --- What peers ask of this end ---
+
+void Tunnel::Tell(const Command& command) {
+  workers_.Tell(command);
+  RetryCommands();
+  if (command.type == Command::Type::kSendUnder) SteerByAgreedLanes();
+}
+
+// Two ends that want different numbers of lanes agree on the smaller, and the steering program has
+// to count with that. There is one program for the whole device, and it does not know whom a packet
+// is for: a client steers for its servers when they agree on one number, a server's clients may
+// each have another, so what goes to them is handed over where it has to be.
+void Tunnel::SteerByAgreedLanes() {
+  if (!steered_by_bpf_ || config_.role == Role::kServer) return;
+  int agreed = 0;
+  for (const auto& peer : peers_->all()) {
+    if (!peer->established()) continue;
+    if (agreed != 0 && peer->current->lanes != agreed) return;
+    agreed = peer->current->lanes;
+  }
+  if (agreed == 0 || agreed == steered_lanes_) return;
+  if (absl::Status status = SteerByLanes(agreed); !status.ok()) {
+    Warn(std::string(status.message()) + " for " + std::to_string(agreed) +
+         " lanes: workers hand packets to each other");
+  }
+}
+
+uint64_t Tunnel::NextHandshakeCounter() { return counter_->Next(WallNowNs()); }
+
+PathBinding Tunnel::BindingOf(const Route& route) const {
+  return uplinks_ ? uplinks_->BindingOf(route) : PathBinding{"", 0, route.local};
+}
+
+PeerHost::LinkMtu Tunnel::LinkMtuOf(const Route& route) {
+  const int overhead =
+      OuterHeaderBytes(route.remote.address.is_v6()) + static_cast<int>(kSealOverheadBytes);
+  const PathBinding binding = BindingOf(route);
+  const auto link = LinkMtuTowards(route.remote, binding.address, binding.device_index);
+  const int mtu = std::clamp(link.value_or(0) - overhead, 0, static_cast<int>(kMaxMtu));
+  return {static_cast<uint16_t>(mtu), overhead};
+}
+
+void Tunnel::ResolveAnew(const Route& route) {
+  const PathBinding binding = BindingOf(route);
+  const auto next_hop = NextHopTowards(route.remote, binding.address, binding.device_index);
+  if (next_hop) ForgetUnresolved(*next_hop);
+}
+
+// A client whose MTU is automatic follows what its servers carry, so that its own kernel fragments
+// or refuses what would not fit.
+void Tunnel::OnSessionMtu(PeerSlot, uint16_t) {
+  if (!has_carried_) OnFirstSession();
+  if (config_.network.mtu || config_.role == Role::kServer) return;
+  int smallest = mtu_.largest;
+  for (const auto& peer : peers_->all()) {
+    if (peer->established()) smallest = std::min<int>(smallest, peer->mtu);
+  }
+  if (smallest == mtu_.now) return;
+  if (absl::Status status = SetDeviceMtu(config_.network.device, smallest); !status.ok()) {
+    return spdlog::warn("{}", std::string(status.message()));
+  }
+  mtu_.now = smallest;
+  spdlog::info("{} now has MTU {}", config_.network.device, mtu_.now);
+}
+
+void Tunnel::Report(const std::string& line) { spdlog::info("{}", line); }
+
+void Tunnel::ReportProblem(const std::string& line) { spdlog::error("{}", line); }
+
+void Tunnel::Warn(std::string warning) {
+  spdlog::warn("{}", warning);
+  warnings_.push_back(std::move(warning));
+}
+
+// --- Control ---
+
+StatusSources Tunnel::Sources() {
+  return {config_,         *peers_,           workers_,
+          meters_,         device_->offloads, aeads_,
+          stray_drops_,    TunQueueDrops(),   sockets_->ReceiveQueueDrops(),
+          steered_by_bpf_, mtu_.now,          warnings_,
+          started_ns_,     MonotonicNowNs(),  uplinks_ ? &uplinks_->paths() : nullptr,
+          *quotas_};
+}
+
+// The device is as old as the tunnel, so the kernel's count begins with it. The last one that was
+// read stands when there is no other: somebody may have renamed the device.
+uint64_t Tunnel::TunQueueDrops() {
+  if (const auto drops = DeviceQueueDrops(config_.network.device); drops.ok()) {
+    tun_queue_drops_ = *drops;
+  }
+  return tun_queue_drops_;
+}
+
+ControlResult Tunnel::OnVerb(std::string_view verb, const nlohmann::json& params) {
+  if (verb == "peer") return DescribePeer(params);
+  if (verb == "mode") return OnModeVerb(params);
+  if (verb.substr(0, kPathVerbs.size()) == kPathVerbs) return OnPathVerb(verb, params);
+  return UnknownVerb(verb);
+}
+
+ControlResult Tunnel::OnModeVerb(const nlohmann::json& params) {
+  const auto mode = ReadMode(params);
+  if (!mode.ok()) return ToControlError(mode.status());
+  if (*mode) {
+    bonding_.mode = **mode;
+    Tell({.type = Command::Type::kSetBond, .bond = bonding_});
+    peers_->SetMode(bonding_.mode, MonotonicNowNs());
+    spdlog::info("the bonding mode is {} by command", NameOf(bonding_.mode));
+  }
+  return ToJsonText(DescribeModes(bonding_.mode, *peers_));
+}
+
+ControlResult Tunnel::OnPathVerb(std::string_view verb, const nlohmann::json& params) {
+  if (!uplinks_) {
+    return ControlError{ControlCode::kConflict,
+                        "this is a server, which has no paths of its own: its clients have them"};
+  }
+  if (verb == "path_add") {
+    const auto path = ReadPathToAdd(params, config_);
+    if (!path.ok()) return ToControlError(path.status());
+    if (absl::Status status = uplinks_->Add(*path); !status.ok()) return ToControlError(status);
+    spdlog::info("path \"{}\" was added by command", path->name);
+    return DescribeAddedPath(uplinks_->paths(), path->name);
+  }
+  if (verb == "path_del") {
+    const auto name = ReadPathToRemove(params);
+    if (!name.ok()) return ToControlError(name.status());
+    if (absl::Status status = uplinks_->Remove(*name); !status.ok()) return ToControlError(status);
+    spdlog::info("path \"{}\" was ended by command", *name);
+    return std::string("{}");
+  }
+  if (verb == "path_set") {
+    const auto change = ParsePathChange(params);
+    if (!change.ok()) return ToControlError(change.status());
+    if (absl::Status status = uplinks_->Set(*change); !status.ok()) return ToControlError(status);
+    spdlog::info("path \"{}\" was changed by command", change->name);
+    return std::string("{}");
+  }
+  if (verb == "path_list") {
+    return ToJsonText(DescribePaths(uplinks_->paths(), *peers_, workers_, *quotas_));
+  }
+  return UnknownVerb(verb);
+}
+
+// What somebody needs who wants to reach one peer through the tunnel.
+ControlResult Tunnel::DescribePeer(const nlohmann::json& params) const {
+  const auto name = params.find("name");
+  if (name == params.end() || !name->is_string()) {
+    return ControlError{ControlCode::kBadParams, "\"name\" must be the name of a peer"};
+  }
+  for (size_t slot = 0; slot < config_.tunnel.peers.size(); ++slot) {
+    const PeerConfig& peer = config_.tunnel.peers[slot];
+    if (peer.name != name->get_ref<const std::string&>()) continue;
+    nlohmann::ordered_json json;
+    json["name"] = peer.name;
+    json["public_key"] = EncodeKey(peer.public_key);
+    const Peer& state = *peers_->all()[slot];
+    json["established"] = state.established();
+    json["up"] = state.established() && std::any_of(state.paths.begin(), state.paths.end(),
+                                                    [](const PeerPath& path) { return path.up; });
+    json["addresses"] = nlohmann::ordered_json::array();
+    for (const IpAddress& address : PeerAddresses(config_, peer)) {
+      json["addresses"].push_back(address.ToString());
+    }
+    json["device"] = config_.network.device;
+    json["measure_port"] = config_.performance.measure_port;
+    return ToJsonText(json);
+  }
+  return ControlError{ControlCode::kNotFound,
+                      "there is no peer of this name; \"braid status\" lists them"};
+}
+
+}  // namespace braid

@@ -1,0 +1,163 @@
+// The tunnel: device, sockets, workers, peers, paths and this machine's network around it, put
+// together in the order in which they depend on each other and taken down in reverse. The daemon
+// starts and stops it, changes it by command, and describes it.
+//
+// Lives on the thread of its io_context, which must outlive it. What waits in the loop refers to
+// it, so after Stop() it is to be destroyed by a function that was posted to the loop later.
+#pragma once
+
+#include <array>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/packet_pool.h"
+#include "io/tun.h"
+#include "slowpath/config.h"
+#include "slowpath/control_protocol.h"
+#include "slowpath/handshake_arena.h"
+#include "slowpath/handshake_counter.h"
+#include "slowpath/host_network.h"
+#include "slowpath/inbox.h"
+#include "slowpath/measure_responder.h"
+#include "slowpath/net_monitor.h"
+#include "slowpath/path_meter.h"
+#include "slowpath/path_quota.h"
+#include "slowpath/peers.h"
+#include "slowpath/slow_lane.h"
+#include "slowpath/status.h"
+#include "slowpath/tunnel_sockets.h"
+#include "slowpath/uplinks.h"
+#include "slowpath/worker_group.h"
+
+namespace braid {
+
+class Tunnel final : private PeerHost {
+ public:
+  // Called once at most, in the loop: the tunnel cannot go on, and why. It is for the callee to
+  // stop it.
+  using OnFailure = std::function<void(absl::Status why)>;
+
+  Tunnel(boost::asio::io_context& io, Config config, OnFailure on_failure);
+  ~Tunnel();
+
+  // An error is one line that says what to do; Stop() then takes back what was done. AlreadyExists:
+  // another process has what this needs, which may be one that is just ending.
+  [[nodiscard]] absl::Status Start();
+  // Tells the peers, ends the workers, restores this machine's network. Also after an error.
+  void Stop();
+
+  // Verbs about peers, paths and the bond: peer, mode, path_….
+  ControlResult OnVerb(std::string_view verb, const nlohmann::json& params);
+  // Borrows from the tunnel.
+  StatusSources Sources();
+  const Config& config() const { return config_; }
+
+ private:
+  // Bring-up, in order.
+  absl::Status HoldKillSwitch();
+  absl::Status ReadKeys();
+  absl::Status TakeBackLeftovers();
+  absl::Status FollowLinks();
+  absl::Status OpenSockets();
+  absl::Status OpenDevice();
+  absl::Status SteerByLanes(int lanes);
+  absl::Status StartWorkers();
+  absl::Status AddPeers();
+  absl::Status ListenForMeasurements();
+  absl::Status BringUpNetwork();
+  absl::StatusOr<DeviceMtu> ChooseMtu() const;
+
+  // This machine's network around the tunnel.
+  void OnNetwork();
+  HostNetwork::Tunnel SeeTunnel() const;
+  void OnFirstSession();
+  void FollowNetwork();
+  void TakeBackNetwork();
+  std::vector<IpAddress> NameServers() const;
+
+  // What comes to the slow path.
+  void OnDatagram(MutableBytes datagram, const Route& back);
+  void HandToWorker(MutableBytes datagram, const Route& back);
+  void TakeEvents();
+  void TakeJobs();
+  void RetryCommands();
+  void ScheduleTick();
+  void Tick();
+
+  ControlResult OnModeVerb(const nlohmann::json& params);
+  ControlResult OnPathVerb(std::string_view verb, const nlohmann::json& params);
+  ControlResult DescribePeer(const nlohmann::json& params) const;
+  uint64_t TunQueueDrops();
+
+  // PeerHost
+  void SendDatagram(const Route& route, Bytes datagram) override;
+  void Tell(const Command& command) override;
+  void Retire(std::unique_ptr<const Keypair> keypair) override {
+    workers_.Retire(std::move(keypair));
+  }
+  void RunJob(std::unique_ptr<HandshakeJob> job) override { arena_.Run(std::move(job)); }
+  PeerActivity ActivityOf(PeerSlot peer) override { return workers_.ActivityOf(peer); }
+  uint64_t NextHandshakeCounter() override;
+  LinkMtu LinkMtuOf(const Route& route) override;
+  void ResolveAnew(const Route& route) override;
+  void OnSessionMtu(PeerSlot peer, uint16_t mtu) override;
+  void Report(const std::string& line) override;
+  void ReportProblem(const std::string& line) override;
+
+  PathBinding BindingOf(const Route& route) const;
+  void SteerByAgreedLanes();
+  void Warn(std::string warning);
+  void Fail(absl::Status why);
+
+  boost::asio::io_context& io_;
+  Config config_;
+  const OnFailure on_failure_;
+  BondOptions bonding_ = config_.tunnel.bonding;  // as commands have changed it
+  boost::asio::steady_timer tick_;
+  boost::asio::steady_timer retry_commands_;
+  bool retrying_commands_ = false;
+  const TimeNs started_ns_;
+  std::vector<std::string> warnings_;
+
+  Identity identity_;
+  std::vector<Secret> preshared_keys_;
+  AeadSuite aeads_;
+  std::optional<HandshakeCounter> counter_;
+  std::optional<TunnelSockets> sockets_;
+  std::optional<SlowLane> slow_lane_;
+  std::optional<NetMonitor> network_;
+  ThisHost host_;
+  std::optional<HostNetwork> host_network_;  // nothing where it could not be
+  bool has_carried_ = false;                 // a session was established, ever
+  std::optional<PathQuotas> quotas_;         // of a server, too: it has none
+  std::optional<TunDevice> device_;
+  bool steered_by_bpf_ = false;
+  int steered_lanes_ = 0;  // that the steering program counts with
+  DeviceMtu mtu_;
+  uint64_t tun_queue_drops_ = 0;
+  std::unique_ptr<PacketPool> stray_pool_;
+  DropCounters stray_drops_;
+  WorkerGroup workers_;
+  PathMeters meters_;
+  std::optional<Peers> peers_;
+  std::optional<Uplinks> uplinks_;  // of a client
+  HandshakeArena arena_;
+  Inbox events_;
+  Inbox jobs_;
+  std::unique_ptr<MeasureResponder> measure_;
+  TimeNs next_look_ns_ = 0;
+  TimeNs next_sample_ns_ = 0;
+  bool running_ = false;  // the workers and the peers are there
+  bool stopping_ = false;
+};
+
+}  // namespace braid
