@@ -37,7 +37,9 @@ int main(int argc, char** argv) {
   braid::AddPathCommand(app, exit_code);
   braid::AddModeCommand(app, exit_code);
   braid::AddBenchCommand(app, exit_code);
+  braid::AddStartCommand(app, exit_code);
   braid::AddStopCommand(app, exit_code);
+  braid::AddReloadCommand(app, exit_code);
   braid::AddTuneCommand(app, exit_code);
   braid::AddCleanupCommand(app, exit_code);
   app.footer("Help on a command: braid COMMAND --help");  // last, or commands inherit it

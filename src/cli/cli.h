@@ -16,7 +16,9 @@ void AddStatusCommand(CLI::App& app, int& exit_code);
 void AddPathCommand(CLI::App& app, int& exit_code);
 void AddModeCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
+void AddStartCommand(CLI::App& app, int& exit_code);
 void AddStopCommand(CLI::App& app, int& exit_code);
+void AddReloadCommand(CLI::App& app, int& exit_code);
 void AddTuneCommand(CLI::App& app, int& exit_code);
 void AddCleanupCommand(CLI::App& app, int& exit_code);
 

@@ -58,8 +58,8 @@ void AddModeCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "mode",
       "Show or switch how packets go over several paths. A client's holds for both directions, a "
-      "server's for what it sends to all clients. It lasts until the daemon ends or reads its "
-      "configuration again.");
+      "server's for what it sends to all clients. It lasts until the daemon ends, or is "
+      "given another configuration with another mode.");
   const auto arguments = std::make_shared<ModeArguments>();
   command
       ->add_option(

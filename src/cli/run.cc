@@ -1,5 +1,6 @@
 // `braid run`: the daemon in the foreground.
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -23,7 +24,7 @@ int Run(const std::string& file) {
   for (const Mistake& warning : loaded.warnings) {
     std::cerr << "warning: " << DescribeMistake(file, warning) << '\n';
   }
-  if (status.ok()) status = RunDaemon(config);
+  if (status.ok()) status = RunDaemon(std::filesystem::absolute(file).string(), config);
   if (status.ok()) return 0;
   std::cerr << "braid run: " << status.message() << '\n';
   return 1;

@@ -1,4 +1,5 @@
-// `braid stop`: asks the running daemon to stop and returns when it has.
+// `braid stop`: asks the running daemon to stop and returns when it has, or to take its tunnel down
+// only; `braid start` brings that up again.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
@@ -13,6 +14,13 @@ namespace {
 
 constexpr std::chrono::seconds kStopTimeout{10};
 
+int Call(const std::string& socket, const char* verb, const char* params) {
+  const auto reply = CallControl(socket, verb, params);
+  if (reply.ok()) return 0;
+  std::cerr << "braid " << verb << ": " << reply.status().message() << '\n';
+  return 1;
+}
+
 int Stop(const std::string& socket) {
   const absl::Status status = StopDaemon(socket, kStopTimeout);
   if (status.ok()) return 0;
@@ -20,15 +28,32 @@ int Stop(const std::string& socket) {
   return 1;
 }
 
+std::shared_ptr<std::string> AddSocketOption(CLI::App& command) {
+  auto socket = std::make_shared<std::string>(kDefaultControlSocket);
+  command.add_option("--socket", *socket, "The daemon's control socket")
+      ->type_name("PATH")
+      ->capture_default_str();
+  return socket;
+}
+
 }  // namespace
 
 void AddStopCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("stop", "Stop the running daemon and wait for its end");
-  const auto socket = std::make_shared<std::string>(kDefaultControlSocket);
-  command->add_option("--socket", *socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
-  command->callback([socket, &exit_code] { exit_code = Stop(*socket); });
+  const auto socket = AddSocketOption(*command);
+  const auto only_tunnel = std::make_shared<bool>(false);
+  command->add_flag("--tunnel", *only_tunnel,
+                    "Take the tunnel down only; the daemon goes on answering");
+  command->callback([socket, only_tunnel, &exit_code] {
+    exit_code = *only_tunnel ? Call(*socket, "stop", R"({"scope":"tunnel"})") : Stop(*socket);
+  });
+}
+
+void AddStartCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "start", "Bring up the tunnel of a running daemon after \"braid stop --tunnel\"");
+  const auto socket = AddSocketOption(*command);
+  command->callback([socket, &exit_code] { exit_code = Call(*socket, "start", "{}"); });
 }
 
 }  // namespace braid

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "base/flow_hash.h"
 #include "fastpath/traffic_class.h"
@@ -39,12 +40,22 @@ Bonds::Bonds(WorkerState& state, Trains& trains)
       places_(state.options.max_peers),
       bonds_(state.options.max_peers),
       shown_(state.options.max_peers),
-      timers_(state.options.max_peers) {}
+      timers_(state.options.max_peers) {
+  places_returned_.reserve(state.options.max_peers);
+}
+
+// Most workers have no bond of most peers, so memory is touched when one begins.
+Bonds::Place* Bonds::TakePlace() {
+  if (places_returned_.empty()) return &places_[places_used_++];
+  Place* place = places_returned_.back();
+  places_returned_.pop_back();
+  return place;
+}
 
 Bond& Bonds::Take(PeerSlot peer) {
   Bond*& bond = bonds_[peer];
   if (bond == nullptr) {
-    bond = new (&places_[places_used_++]) Bond(memory_, peer);
+    bond = new (TakePlace()) Bond(memory_, peer);
     shown_[peer].store(bond, std::memory_order_release);
     ApplyOptions(peer, *bond);
     const Session& session = *state_.sessions[peer];
@@ -137,6 +148,16 @@ void Bonds::NoteDirect(PeerSlot peer) {
 
 void Bonds::OnSessionEnd(PeerSlot peer) {
   if (Bond* bond = Find(peer)) bond->sender.Clear();
+}
+
+void Bonds::End(PeerSlot peer) {
+  modes_[peer].reset();
+  timers_.Set(peer, kNever);
+  Bond* bond = std::exchange(bonds_[peer], nullptr);
+  if (bond == nullptr) return;
+  shown_[peer].store(nullptr, std::memory_order_release);
+  bond->~Bond();
+  places_returned_.push_back(reinterpret_cast<Place*>(bond));
 }
 
 void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {

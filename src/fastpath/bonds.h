@@ -77,6 +77,8 @@ class Bonds {
   void SetMode(PeerSlot peer, std::optional<BondingMode> mode);
   // The session's keys are gone.
   void OnSessionEnd(PeerSlot peer);
+  // The peer is no more; the next of this slot has nothing of its bond.
+  void End(PeerSlot peer);
 
   // The peer was sent more than a little past its bond.
   void NoteDirect(PeerSlot peer);
@@ -110,6 +112,7 @@ class Bonds {
   };
   static_assert(alignof(Bond) <= 64);
 
+  Place* TakePlace();
   TrafficClass ClassOf(const Segmenter& segmenter) const;
   void ApplyOptions(PeerSlot peer, Bond& bond);
   void SendAll(PeerSlot peer, Bond& bond);
@@ -129,6 +132,7 @@ class Bonds {
   std::vector<std::optional<BondingMode>> modes_;  // by peer: another than that of the options
   ReservedArray<Place> places_;
   size_t places_used_ = 0;
+  std::vector<Place*> places_returned_;
   std::vector<Bond*> bonds_;  // by peer
   std::vector<std::atomic<const Bond*>> shown_;
   TimerHeap timers_;

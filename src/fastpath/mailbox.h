@@ -83,6 +83,7 @@ struct Command {
     kSetBond,        // bond: how all bonds behave
     kSetPeerMode,    // peer, mode: another than that of all bonds, or no other
     kEndPath,        // peer, path: there is none of this id any more; the next is another
+    kEndPeer,        // peer, whose keypairs were removed: the next of this slot is another
     kAddSockets,     // sockets, which may go once this command has been passed
     kRemoveSockets,  // group; its sockets are closed once this command has been passed
     kStop,

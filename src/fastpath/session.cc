@@ -2,9 +2,27 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <new>
 
 namespace braid {
+
+void Session::BeginAnew() {
+  send_keypair = nullptr;
+  mtu = 0;
+  active_path = 0;
+  has_path = false;
+  bonded = false;
+  paths = {};
+  std::fill(lanes.begin(), lanes.end(), nullptr);
+  handshake_asked_ns = 0;
+  direct_since_ns = 0;
+  direct_packets = 0;
+  for (PathTraffic& path : traffic) path.BeginAnew();
+  for (Counter* counter : {&rx_bytes, &tx_bytes, &rx_packets, &tx_packets}) counter->Reset();
+  last_rx_ns.store(0, std::memory_order_relaxed);
+  last_tx_ns.store(0, std::memory_order_relaxed);
+}
 
 LanePool::LanePool(size_t capacity) : capacity_(capacity) {
   void* memory = mmap(nullptr, capacity_ * sizeof(LaneState), PROT_READ | PROT_WRITE,

@@ -79,6 +79,9 @@ struct Session {
   Counter tx_packets;
   std::atomic<TimeNs> last_rx_ns{0};  // an authentic packet
   std::atomic<TimeNs> last_tx_ns{0};  // inner traffic
+
+  // As it was made, for another peer. `lanes` go back to their pool before.
+  void BeginAnew();
 };
 
 // Lane states for one worker: the address space is reserved at start, memory is touched when a lane

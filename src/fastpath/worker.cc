@@ -209,6 +209,12 @@ void Worker::CarryOut(const Command& command) {
       if (state_.HasBond(command.peer)) bonds_.OnPathsChanged(command.peer, *session);
       ++session->paths[command.path].version;
       break;
+    case Command::Type::kEndPeer:
+      // What it was sealed to last is on its way through its session.
+      trains_.FlushAll();
+      bonds_.End(command.peer);
+      state_.EndSession(command.peer);
+      break;
     case Command::Type::kAddSockets:
       AddSockets(*command.sockets);
       break;

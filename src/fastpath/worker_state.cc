@@ -38,6 +38,16 @@ LaneState* WorkerState::TakeLane(Session& session, uint8_t lane) {
   return state;
 }
 
+void WorkerState::EndSession(PeerSlot peer) {
+  Session& session = *sessions[peer];
+  for (LaneState* lane : session.lanes) {
+    if (lane != nullptr) lane_pool.Return(lane);
+  }
+  ended_rx_packets.Add(session.rx_packets.Get());
+  ended_tx_packets.Add(session.tx_packets.Get());
+  session.BeginAnew();
+}
+
 void WorkerState::HandTo(int worker, HandedPacket&& handed, uint64_t packets) {
   WorkerMailbox& mailbox = *options.mailboxes[static_cast<size_t>(worker)];
   if (!mailbox.packets.TryPush(std::move(handed))) {

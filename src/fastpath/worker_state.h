@@ -43,7 +43,6 @@ struct WorkerOptions {
 struct WorkerState {
   explicit WorkerState(const WorkerOptions& worker_options);
 
-  // Peers may come and go; their sessions are made by the first command that names them.
   Session* FindSession(PeerSlot peer) {
     return peer < sessions.size() ? sessions[peer].get() : nullptr;
   }
@@ -52,6 +51,8 @@ struct WorkerState {
   }
   // The lane's state, from the pool if it has none yet. nullptr when the pool is empty.
   LaneState* TakeLane(Session& session, uint8_t lane);
+  // The slot is for another peer from now on.
+  void EndSession(PeerSlot peer);
   bool Owns(uint8_t lane) const { return lane % options.workers == options.index; }
   // All of a peer's bond is one worker's.
   int BondWorkerOf(PeerSlot peer) const {
@@ -79,13 +80,15 @@ struct WorkerState {
 
   const RouteTable* routes = nullptr;
   SessionTable sessions_by_index;
-  std::vector<std::unique_ptr<Session>> sessions;  // by peer slot
+  std::vector<std::unique_ptr<Session>> sessions;  // by peer slot, also of slots without a peer
   LanePool lane_pool;
   SocketTable sockets;
 
   // Read by the slow path.
   DropCounters drops;
   Counter handed_over;  // packets given to another worker
+  Counter ended_rx_packets;  // of peers that are no more
+  Counter ended_tx_packets;
   LaneSet lanes;        // that carried a packet here, of any peer
   std::atomic<bool> segmentation_refused{false};
 };

@@ -91,6 +91,58 @@ absl::StatusOr<uint8_t> ClientPaths::SetOptions(const PathChange& change) {
                                    [path](const auto& one) { return one && &*one == path; })));
 }
 
+std::vector<ClientPaths::Wanted> ClientPaths::Merge(const TunnelConfig& before,
+                                                    const TunnelConfig& after) const {
+  std::vector<Wanted> merged;
+  for (const PathConfig& path : after.paths) {
+    const bool is_as_before =
+        std::find(before.paths.begin(), before.paths.end(), path) != before.paths.end();
+    const auto known = std::find_if(fixed_.begin(), fixed_.end(), [&](const Wanted& wanted) {
+      return wanted.origin == ClientPath::Origin::kConfig && wanted.config.name == path.name;
+    });
+    if (!is_as_before) {
+      merged.push_back({path, ClientPath::Origin::kConfig});
+    } else if (known != fixed_.end()) {  // else a command has ended it
+      merged.push_back(*known);
+    }
+  }
+  for (const Wanted& wanted : fixed_) {
+    const bool is_taken = std::any_of(merged.begin(), merged.end(), [&](const Wanted& one) {
+      return one.config.name == wanted.config.name;
+    });
+    if (wanted.origin == ClientPath::Origin::kCommand && !is_taken) merged.push_back(wanted);
+  }
+  return merged;
+}
+
+absl::Status ClientPaths::CheckConfig(const TunnelConfig& before, const TunnelConfig& after) const {
+  if (Merge(before, after).size() <= kMaxPaths) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "/tunnel/paths: with those that commands have added there would be more than " +
+      std::to_string(kMaxPaths) + " paths: end some with \"braid path del\"");
+}
+
+std::vector<uint8_t> ClientPaths::SetConfig(const TunnelConfig& before, const TunnelConfig& after) {
+  fixed_ = Merge(before, after);
+  auto_ = after.auto_paths;
+  std::vector<uint8_t> changed;
+  for (uint8_t id = 0; id < kMaxPaths; ++id) {
+    if (!paths_[id]) continue;
+    PathConfig& now = paths_[id]->config;
+    for (const Wanted& wanted : fixed_) {
+      if (wanted.config.name != now.name || wanted.origin != paths_[id]->origin) continue;
+      // As long as it is the same way out.
+      if (wanted.config.address != now.address || wanted.config.interface != now.interface ||
+          wanted.config.endpoint != now.endpoint) {
+        continue;
+      }
+      if (wanted.config.bonding != now.bonding) changed.push_back(id);
+      now = wanted.config;
+    }
+  }
+  return changed;
+}
+
 // Those that somebody has asked for come first, the rest by how much the kernel prefers them.
 std::vector<ClientPaths::Wanted> ClientPaths::WantedIn(const NetSnapshot& network) {
   std::vector<Wanted> wanted = fixed_;

@@ -60,6 +60,14 @@ class ClientPaths {
   // Its id. The path goes on as it is but for its options, which it has again when it comes back.
   [[nodiscard]] absl::StatusOr<uint8_t> SetOptions(const PathChange& change);
 
+  // Another configuration than the one before. What a command has changed of a path stands unless
+  // the configuration changes that path, too. The paths come and go with the next Follow(); the ids
+  // of those are told that go on with other options. ResourceExhausted, and no change: there would
+  // be too many.
+  [[nodiscard]] absl::Status CheckConfig(const TunnelConfig& before,
+                                         const TunnelConfig& after) const;
+  std::vector<uint8_t> SetConfig(const TunnelConfig& before, const TunnelConfig& after);
+
   // What to do so that all is as it is to be in this network. It is taken to be done.
   std::vector<Change> Follow(const NetSnapshot& network, Choose choose, MayUse may_use);
   // Its sockets could not be opened, or not be used. It is tried again when the network changes.
@@ -78,12 +86,13 @@ class ClientPaths {
     ClientPath::Origin origin;
   };
 
+  std::vector<Wanted> Merge(const TunnelConfig& before, const TunnelConfig& after) const;
   std::vector<Wanted> WantedIn(const NetSnapshot& network);
   // Nothing when there is none, or none that may be used yet.
   std::optional<uint8_t> FreeId(const std::string& name, MayUse may_use) const;
   ClientPath* Find(const std::string& name);
 
-  const bool auto_;
+  bool auto_;
   const std::string tunnel_device_;
   std::vector<Wanted> fixed_;                       // of the configuration and by command
   std::map<std::string, BondPathOptions> changed_;  // of "auto", by command

@@ -43,7 +43,6 @@ constexpr double kMinPathWeight = 0.01;
 constexpr double kMaxPathWeight = 100;
 constexpr double kMinPathMbps = 0.1;
 constexpr double kMaxPathMbps = 100'000;
-constexpr double kBytesPerGb = 1e9;
 constexpr double kMinQuotaGb = 0.001;
 constexpr double kMaxQuotaGb = 1'000'000;
 constexpr std::array<std::string_view, 2> kLogFormats = {"text", "json"};
@@ -282,7 +281,7 @@ PathChange ConfigReader::ReadPathOptions(const Section& path) const {
       rate->Wrong(
           absl::StrCat("must be \"auto\" or a number from ", kMinPathMbps, " to ", kMaxPathMbps));
     } else if (const auto mbps = rate->Number(kMinPathMbps, kMaxPathMbps)) {
-      options.fixed_bytes_per_s = static_cast<uint64_t>(*mbps * 1e6 / 8);
+      options.fixed_bytes_per_s = static_cast<uint64_t>(std::llround(*mbps * 1e6 / 8));
     }
   }
   if (const auto standby = path.Find("standby")) options.standby = standby->Boolean();
@@ -296,7 +295,8 @@ void ConfigReader::ReadQuota(const Node& node, std::optional<QuotaConfig>& to) {
   quota.Integer("reset_day", 1, 31, to->reset_day);
   const auto gb = quota.Need("gb", "a number of gigabytes a month, such as 50");
   if (!gb) return;
-  to->bytes = static_cast<uint64_t>(gb->Number(kMinQuotaGb, kMaxQuotaGb).value_or(1) * kBytesPerGb);
+  to->bytes = static_cast<uint64_t>(
+      std::llround(gb->Number(kMinQuotaGb, kMaxQuotaGb).value_or(1) * kBytesPerGb));
 }
 
 void ConfigReader::ReadPathSource(const Section& path, PathConfig& to) {

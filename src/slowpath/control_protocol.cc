@@ -28,6 +28,8 @@ constexpr std::pair<ControlCode, std::string_view> kCodeNames[] = {
     {ControlCode::kInternal, "internal"},
     {ControlCode::kConflict, "conflict"},
     {ControlCode::kNotFound, "not_found"},
+    {ControlCode::kBadConfig, "bad_config"},
+    {ControlCode::kNeedsRestart, "needs_restart"},
 };
 
 constexpr std::array<std::string_view, 4> kRequestMembers = {"v", "id", "verb", "params"};
@@ -153,6 +155,8 @@ absl::StatusCode ToStatusCode(ControlCode code) {
     case ControlCode::kUnavailable:
       return absl::StatusCode::kUnavailable;
     case ControlCode::kConflict:
+    case ControlCode::kBadConfig:
+    case ControlCode::kNeedsRestart:
       return absl::StatusCode::kFailedPrecondition;
     case ControlCode::kNotFound:
       return absl::StatusCode::kNotFound;

@@ -43,6 +43,8 @@ enum class ControlCode : uint8_t {
   kInternal,
   kConflict,
   kNotFound,
+  kBadConfig,     // "details" has "mistakes"
+  kNeedsRestart,  // "details" has "changes"
 };
 
 std::string_view ControlCodeName(ControlCode code);

@@ -5,6 +5,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -16,7 +17,10 @@
 #include <thread>
 #include <utility>
 
+#include "slowpath/config_change.h"
+#include "slowpath/config_json.h"
 #include "slowpath/control_server.h"
+#include "slowpath/log.h"
 #include "slowpath/restart_policy.h"
 #include "slowpath/status.h"
 #include "slowpath/tunnel.h"
@@ -31,8 +35,12 @@ constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
 
 class Daemon {
  public:
-  explicit Daemon(Config config)
-      : config_(std::move(config)), signals_(io_, SIGINT, SIGTERM), restart_(io_) {}
+  Daemon(std::string file, Config config)
+      : file_(std::move(file)),
+        config_(std::move(config)),
+        end_signals_(io_, SIGINT, SIGTERM),
+        reload_signal_(io_, SIGHUP),
+        restart_(io_) {}
 
   absl::Status Run();
 
@@ -41,6 +49,9 @@ class Daemon {
   ControlResult OnControl(std::string_view verb, const nlohmann::json& params);
   ControlResult OnStart();
   ControlResult OnStop(const nlohmann::json& params);
+  ControlResult OnReload(const nlohmann::json& params);
+  ControlResult Reload(bool only_show);
+  void ReloadOnSignal();
 
   absl::Status StartTunnel();
   void StopTunnel();
@@ -48,9 +59,11 @@ class Daemon {
   void RestartLater();
   void Shutdown();
 
+  const std::string file_;
   Config config_;
   asio::io_context io_{1};
-  asio::signal_set signals_;
+  asio::signal_set end_signals_;
+  asio::signal_set reload_signal_;
   std::unique_ptr<ControlServer> control_;
   std::unique_ptr<Tunnel> tunnel_;  // nothing while it is stopped
   TimeNs tunnel_started_ns_ = 0;
@@ -65,9 +78,10 @@ class Daemon {
 absl::Status Daemon::Run() {
   if (absl::Status status = ListenForControl(); !status.ok()) return status;
   if (absl::Status status = StartTunnel(); !status.ok()) return status;
-  signals_.async_wait([this](const boost::system::error_code& error, int) {
+  end_signals_.async_wait([this](const boost::system::error_code& error, int) {
     if (!error) Shutdown();
   });
+  ReloadOnSignal();
   sd_notify(0, "READY=1");
   io_.run();
   spdlog::info("stopped");
@@ -142,6 +156,8 @@ ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& par
   if (stopping_) return ControlError{ControlCode::kUnavailable, "the daemon is stopping"};
   if (verb == "start") return OnStart();
   if (verb == "stop") return OnStop(params);
+  if (verb == "reload") return OnReload(params);
+  if (verb == "config") return ToJsonText(ToJson(config_));
   if (verb == "status") {
     return ToJsonText(tunnel_ != nullptr ? DescribeStatus(tunnel_->Sources())
                                          : DescribeStopped(config_, failure_));
@@ -185,13 +201,86 @@ ControlResult Daemon::OnStop(const nlohmann::json& params) {
   return std::string("{}");
 }
 
+// --- Another configuration ---
+
+// {"only_show": true}: what differs, and nothing is done.
+ControlResult Daemon::OnReload(const nlohmann::json& params) {
+  const auto only_show = params.find("only_show");
+  if (only_show != params.end() && !only_show->is_boolean()) {
+    return ControlError{ControlCode::kBadParams, "\"only_show\" must be true or false"};
+  }
+  return Reload(only_show != params.end() && only_show->get<bool>());
+}
+
+void Daemon::ReloadOnSignal() {
+  reload_signal_.async_wait([this](const boost::system::error_code& error, int) {
+    if (error || stopping_) return;
+    sd_notify(0,
+              ("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(MonotonicNowNs() / 1000)).c_str());
+    const ControlResult result = Reload(false);
+    if (const auto* failed = std::get_if<ControlError>(&result)) {
+      spdlog::error("SIGHUP changed nothing: {}", failed->message);
+    }
+    sd_notify(0, "READY=1");
+    ReloadOnSignal();
+  });
+}
+
+ControlResult Daemon::Reload(bool only_show) {
+  LoadedConfig loaded = LoadConfig(file_, ProcessEnvironment());
+  if (!loaded.config) {
+    nlohmann::ordered_json details;
+    for (const Mistake& mistake : loaded.mistakes) {
+      details["mistakes"].push_back(DescribeMistake(file_, mistake));
+    }
+    return ControlError{ControlCode::kBadConfig,
+                        "the configuration has mistakes, and nothing was changed: " +
+                            DescribeMistake(file_, loaded.mistakes.at(0)),
+                        ToJsonText(details)};
+  }
+  const auto differences = CompareConfigs(config_, *loaded.config);
+  nlohmann::ordered_json result;
+  result["changes"] = ToJson(differences);
+  result["warnings"] = nlohmann::ordered_json::array();
+  for (const Mistake& warning : loaded.warnings) {
+    result["warnings"].push_back(DescribeMistake(file_, warning));
+  }
+  if (only_show) return ToJsonText(result);
+  const auto fixed = std::find_if(differences.begin(), differences.end(),
+                                  [](const ConfigDifference& one) { return !one.live; });
+  if (fixed != differences.end()) {
+    return ControlError{
+        ControlCode::kNeedsRestart,
+        file_ + ": " + fixed->pointer + " can only be changed by a restart, so nothing was changed",
+        ToJsonText(result)};
+  }
+  if (tunnel_ != nullptr) {
+    if (absl::Status status = tunnel_->Apply(*loaded.config); !status.ok()) {
+      return ToControlError(status);
+    }
+  }
+  if (absl::Status status = SetUpLog(loaded.config->log.level, loaded.config->log.format);
+      !status.ok()) {
+    spdlog::warn("{}", std::string(status.message()));
+  }
+  config_ = *std::move(loaded.config);
+  for (const ConfigDifference& one : differences) {
+    spdlog::info("{}: {} is {} now, was {}", file_, one.pointer,
+                 one.after.empty() ? "nothing" : one.after,
+                 one.before.empty() ? "nothing" : one.before);
+  }
+  spdlog::info("read {} again: {} differences", file_, differences.size());
+  return ToJsonText(result);
+}
+
 // io_.run() returns when nothing is left to wait for. The tunnel goes before the control socket:
 // who waits for the socket's end finds nothing left.
 void Daemon::Shutdown() {
   if (std::exchange(stopping_, true)) return;
   sd_notify(0, "STOPPING=1");
   spdlog::info("stopping");
-  signals_.cancel();
+  end_signals_.cancel();
+  reload_signal_.cancel();
   restart_.cancel();
   StopTunnel();
   control_->Close();
@@ -199,6 +288,8 @@ void Daemon::Shutdown() {
 
 }  // namespace
 
-absl::Status RunDaemon(Config config) { return Daemon(std::move(config)).Run(); }
+absl::Status RunDaemon(const std::string& file, Config config) {
+  return Daemon(file, std::move(config)).Run();
+}
 
 }  // namespace braid

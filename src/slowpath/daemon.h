@@ -10,7 +10,8 @@
 namespace braid {
 
 // Blocks until SIGINT, SIGTERM or the control socket's `stop`. An error is one line that says what
-// to do; nothing is left behind then either.
-[[nodiscard]] absl::Status RunDaemon(Config config);
+// to do; nothing is left behind then either. `config` is what `file` says; it is read again upon
+// SIGHUP and the verb `reload`.
+[[nodiscard]] absl::Status RunDaemon(const std::string& file, Config config);
 
 }  // namespace braid

@@ -5,17 +5,14 @@
 
 namespace braid {
 
-absl::Status PeerDirectory::Add(const Key& public_key, const Key& preshared_key) {
-  auto keys = PeerKeys::Create(identity_, public_key, preshared_key);
-  if (!keys.ok()) return keys.status();
-  by_key_[public_key] = static_cast<PeerSlot>(keys_.size());
-  keys_.push_back(*std::move(keys));
-  return absl::OkStatus();
+void PeerDirectory::Add(PeerSlot slot, std::shared_ptr<const PeerKeys> keys) {
+  const Key& public_key = keys->public_key;
+  by_key_[public_key] = {slot, std::move(keys)};
 }
 
-PeerSlot PeerDirectory::Find(const Key& public_key) const {
+const PeerDirectory::Entry* PeerDirectory::Find(const Key& public_key) const {
   const auto found = by_key_.find(public_key);
-  return found == by_key_.end() ? kNoPeer : found->second;
+  return found == by_key_.end() ? nullptr : &found->second;
 }
 
 HandshakeJob::HandshakeJob(std::shared_ptr<const PeerDirectory> directory, Bytes initiation,
@@ -38,10 +35,9 @@ void HandshakeJob::Read() {
   auto handshake =
       ResponderHandshake::Read(directory_->identity(), {initiation_.data(), initiation_bytes_},
                                [this](const Key& public_key) -> const PeerKeys* {
-                                 peer_ = directory_->Find(public_key);
-                                 unknown_peer_ = peer_ == kNoPeer;
-                                 if (unknown_peer_) return nullptr;
-                                 return &directory_->KeysOf(peer_);
+                                 entry_ = directory_->Find(public_key);
+                                 unknown_peer_ = entry_ == nullptr;
+                                 return unknown_peer_ ? nullptr : entry_->keys.get();
                                });
   if (!handshake.ok()) return;
   handshake_ = *std::move(handshake);

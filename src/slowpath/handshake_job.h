@@ -10,7 +10,6 @@
 #pragma once
 
 #include <array>
-#include <deque>
 #include <memory>
 #include <optional>
 
@@ -22,22 +21,25 @@
 
 namespace braid {
 
-// Who this end is and whom it knows. Filled before the first job, then read by any thread.
+// Who this end is and whom it knows. Filled before the first job, then read by any thread; when
+// peers come or go another takes its place.
 class PeerDirectory {
  public:
+  struct Entry {
+    PeerSlot slot = kNoPeer;
+    std::shared_ptr<const PeerKeys> keys;
+  };
+
   explicit PeerDirectory(Identity identity) : identity_(std::move(identity)) {}
 
-  // The next slot's. An error when no agreement with such a key is possible.
-  [[nodiscard]] absl::Status Add(const Key& public_key, const Key& preshared_key);
+  void Add(PeerSlot slot, std::shared_ptr<const PeerKeys> keys);
 
   const Identity& identity() const { return identity_; }
-  const PeerKeys& KeysOf(PeerSlot peer) const { return keys_[peer]; }
-  PeerSlot Find(const Key& public_key) const;  // kNoPeer: unknown
+  const Entry* Find(const Key& public_key) const;  // nullptr: unknown
 
  private:
   const Identity identity_;
-  std::deque<PeerKeys> keys_;  // by slot
-  absl::flat_hash_map<Key, PeerSlot> by_key_;
+  absl::flat_hash_map<Key, Entry> by_key_;
 };
 
 class HandshakeJob {
@@ -56,8 +58,9 @@ class HandshakeJob {
   const Route& back() const { return back_; }
   // After kRead that came to nothing.
   bool unknown_peer() const { return unknown_peer_; }
-  // After one that did.
-  PeerSlot peer() const { return peer_; }
+  // After one that did: the slot, which may belong to another peer by now, and whose it was.
+  PeerSlot peer() const { return entry_->slot; }
+  const PeerKeys* keys() const { return entry_->keys.get(); }
   const InitiationPayload& initiation() const { return handshake_->initiation(); }
   uint8_t path_id() const { return handshake_->path_id() & kPathIdMask; }
 
@@ -78,7 +81,7 @@ class HandshakeJob {
   bool ok_ = false;
   std::array<uint8_t, kMaxHandshakeBytes> initiation_;
   size_t initiation_bytes_;
-  PeerSlot peer_ = kNoPeer;
+  const PeerDirectory::Entry* entry_ = nullptr;  // of the directory
   bool unknown_peer_ = false;
   std::optional<ResponderHandshake> handshake_;
   ResponsePayload answer_;

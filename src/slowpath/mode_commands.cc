@@ -33,8 +33,8 @@ Json DescribeModes(BondingMode mode, const Peers& peers) {
   Json json;
   json["mode"] = std::string(NameOf(mode));
   json["peers"] = Json::array();
-  for (const auto& peer : peers.all()) {
-    json["peers"].push_back({{"name", peer->name},
+  for (const Peer* peer : peers.all()) {
+    json["peers"].push_back({{"name", peer->config.name},
                              {"mode", std::string(NameOf(peer->asked_mode.value_or(mode)))},
                              {"other_end", OtherEnd(*peer)}});
   }

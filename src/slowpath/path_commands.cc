@@ -21,7 +21,7 @@ Json OrNull(std::string text) { return text.empty() ? Json() : Json(std::move(te
 Json DescribePathOfPeer(const Peer& peer, size_t id, const PeerPath& path,
                         const WorkerGroup& workers) {
   Json json;
-  json["name"] = peer.name;
+  json["name"] = peer.config.name;
   json["state"] = std::string(PathStateName(peer, id, workers.BondOf(peer.slot)));
   json["remote"] = path.route.remote.is_set() ? Json(path.route.remote.ToString()) : Json();
   json["rtt_ms"] = path.rtt_ms ? Json(std::round(*path.rtt_ms * 1000) / 1000) : Json();
@@ -43,7 +43,7 @@ Json DescribePath(const ClientPath& path, uint8_t id, const Peers& peers,
   json["problem"] = OrNull(path.problem);
   json["quota"] = DescribeQuota(path.config, quotas);
   json["peers"] = Json::array();
-  for (const auto& peer : peers.all()) {
+  for (const Peer* peer : peers.all()) {
     const PeerPath* of_peer = peer->FindPath(id);
     if (of_peer != nullptr)
       json["peers"].push_back(DescribePathOfPeer(*peer, id, *of_peer, workers));

@@ -14,6 +14,8 @@
 
 namespace braid {
 
+inline constexpr double kBytesPerGb = 1e9;
+
 struct QuotaConfig {
   uint64_t bytes = 0;  // both ways, as the link sees them
   int reset_day = 1;   // of each month, at local midnight; 29 to 31: at most its last day

@@ -18,7 +18,7 @@ bool Owns(const Config& config, const PeerConfig& peer, const IpAddress& address
       owner = &each;
     }
   }
-  return owner == &peer;
+  return owner != nullptr && owner->public_key == peer.public_key;
 }
 
 IpAddress FirstHost(const IpPrefix& prefix) {

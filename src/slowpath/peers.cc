@@ -66,6 +66,9 @@ static_assert(kTellPathGoneNs > 2 * kServerPathSilenceNs);
 
 constexpr int kLastCloses = 3;
 
+// A peer that is removed has left the workers, and what they tell each other, long before that.
+constexpr DurationNs kSlotRestNs = 10 * kSecondNs;
+
 uint64_t RandomToken() {
   uint64_t token;
   randombytes_buf(&token, sizeof(token));
@@ -87,26 +90,73 @@ DurationNs ProbeTimeout(const PeerPath& path) { return std::max(kProbeTimeoutNs,
 }  // namespace
 
 Peers::Peers(PeersOptions options, PeerHost& host)
-    : options_(std::move(options)),
-      host_(host),
-      cookies_(options_.identity.public_key),
-      directory_(std::make_shared<PeerDirectory>(options_.identity)) {}
+    : options_(std::move(options)), host_(host), cookies_(options_.identity.public_key) {}
 
 Peers::~Peers() = default;
 
-absl::Status Peers::Add(const PeerConfig& config, const Key& preshared_key) {
-  if (!directory_->Add(config.public_key, preshared_key).ok()) {
+// --- Who there is ---
+
+absl::StatusOr<PeerSlot> Peers::Add(const PeerConfig& config, const Key& preshared_key,
+                                    TimeNs now_ns) {
+  auto keys = PeerKeys::Create(options_.identity, config.public_key, preshared_key);
+  if (!keys.ok()) {
     return absl::InvalidArgumentError("peer \"" + config.name + "\": public_key is no usable key");
   }
+  const auto slot = TakeSlot(now_ns);
+  if (!slot) {
+    return absl::ResourceExhaustedError("peer \"" + config.name + "\": there is no room for it");
+  }
   auto peer = std::make_unique<Peer>();
-  peer->slot = static_cast<PeerSlot>(peers_.size());
-  peer->name = config.name;
-  peer->keys = &directory_->KeysOf(peer->slot);
-  peer->keepalive_ns = static_cast<DurationNs>(config.keepalive_ms) * kMillisecondNs;
+  peer->slot = *slot;
+  peer->config = config;
+  peer->keys = std::make_shared<const PeerKeys>(*std::move(keys));
   peer->initiates = options_.role == Role::kClient;
-  peers_.push_back(std::move(peer));
-  Schedule(*peers_.back());
-  return absl::OkStatus();
+  directory_.reset();
+  all_.push_back(peer.get());
+  peers_[*slot] = std::move(peer);
+  Schedule(*peers_[*slot]);
+  return *slot;
+}
+
+std::optional<PeerSlot> Peers::TakeSlot(TimeNs now_ns) {
+  if (!vacant_slots_.empty() && now_ns >= vacant_slots_.front().free_ns) {
+    const PeerSlot slot = vacant_slots_.front().slot;
+    vacant_slots_.pop_front();
+    return slot;
+  }
+  if (peers_.size() >= options_.max_peers) return std::nullopt;
+  peers_.emplace_back();
+  return static_cast<PeerSlot>(peers_.size() - 1);
+}
+
+size_t Peers::room(TimeNs now_ns) const {
+  const auto free = std::count_if(vacant_slots_.begin(), vacant_slots_.end(),
+                                  [&](const VacantSlot& slot) { return now_ns >= slot.free_ns; });
+  return options_.max_peers - peers_.size() + static_cast<size_t>(free);
+}
+
+void Peers::Remove(PeerSlot slot, TimeNs now_ns) {
+  Peer& peer = *peers_[slot];
+  SayGoodbye(peer, "it was removed", now_ns);
+  host_.Tell({.type = Command::Type::kEndPeer, .peer = slot});
+  std::erase(all_, &peer);
+  directory_.reset();
+  peers_[slot].reset();
+  vacant_slots_.push_back({slot, now_ns + kSlotRestNs});
+}
+
+const std::shared_ptr<const PeerDirectory>& Peers::Directory() {
+  if (directory_ == nullptr) {
+    auto directory = std::make_shared<PeerDirectory>(options_.identity);
+    for (const Peer* peer : all_) directory->Add(peer->slot, peer->keys);
+    directory_ = std::move(directory);
+  }
+  return directory_;
+}
+
+Peer* Peers::PeerOf(const HandshakeJob& job) {
+  Peer* peer = job.peer() < peers_.size() ? peers_[job.peer()].get() : nullptr;
+  return peer != nullptr && peer->keys.get() == job.keys() ? peer : nullptr;
 }
 
 size_t Peer::PathCount() const {
@@ -117,20 +167,25 @@ size_t Peer::PathCount() const {
 // --- A client's paths ---
 
 void Peers::AddPath(uint8_t path_id, const std::string& name, const BondPathOptions& options) {
-  for (auto& peer : peers_) {
-    if (!peer->initiates) continue;
-    if (peer->paths.size() <= path_id) peer->paths.resize(path_id + 1u);
-    PeerPath& path = peer->paths[path_id];
-    path = {};
-    path.exists = true;
-    path.name = name;
-    path.options = options;
-    path.stamper.emplace(peer->keys->public_key);
-  }
+  for (const Peer* peer : all_) AddPathTo(peer->slot, path_id, name, options);
+}
+
+void Peers::AddPathTo(PeerSlot slot, uint8_t path_id, const std::string& name,
+                      const BondPathOptions& options) {
+  Peer& peer = *peers_[slot];
+  if (!peer.initiates) return;
+  if (peer.paths.size() <= path_id) peer.paths.resize(path_id + 1u);
+  PeerPath& path = peer.paths[path_id];
+  path = {};
+  path.exists = true;
+  path.name = name;
+  path.options = options;
+  path.stamper.emplace(peer.keys->public_key);
 }
 
 void Peers::SetPathOptions(uint8_t path_id, const BondPathOptions& options) {
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     PeerPath* path = peer->initiates ? peer->FindPath(path_id) : nullptr;
     if (path == nullptr || path->options == options) continue;
     path->options = options;
@@ -154,6 +209,7 @@ void Peers::SetPathRoute(PeerSlot slot, uint8_t path_id, const Route& route, Tim
 
 void Peers::SuspendPath(uint8_t path_id, TimeNs now_ns) {
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     PeerPath* path = peer->initiates ? peer->FindPath(path_id) : nullptr;
     if (path == nullptr || !path->route.remote.is_set()) continue;
     path->route = {};
@@ -178,6 +234,7 @@ void Peers::SuspendPath(uint8_t path_id, TimeNs now_ns) {
 
 void Peers::ForbidPath(uint8_t path_id, TimeNs now_ns) {
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     const PeerPath* path = peer->initiates ? peer->FindPath(path_id) : nullptr;
     if (path == nullptr || !peer->established() || !path->route.remote.is_set()) continue;
     const auto leads = [](const PeerPath& one) { return one.route.remote.is_set(); };
@@ -194,12 +251,13 @@ void Peers::ForbidPath(uint8_t path_id, TimeNs now_ns) {
 void Peers::RemovePath(uint8_t path_id, TimeNs now_ns) {
   SuspendPath(path_id, now_ns);
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     if (peer->initiates && peer->FindPath(path_id) != nullptr) ForgetPath(*peer, path_id);
   }
 }
 
 bool Peers::MayUsePath(uint8_t path_id) const {
-  return std::none_of(peers_.begin(), peers_.end(), [path_id](const auto& peer) {
+  return std::none_of(all_.begin(), all_.end(), [path_id](const Peer* peer) {
     return peer->FindPath(path_id) != nullptr ||
            std::any_of(peer->gone_paths.begin(), peer->gone_paths.end(),
                        [path_id](const GonePath& gone) { return gone.id == path_id; });
@@ -208,6 +266,7 @@ bool Peers::MayUsePath(uint8_t path_id) const {
 
 void Peers::PingPaths(TimeNs now_ns) {
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     if (!peer->initiates || !peer->established()) continue;
     for (size_t id = 0; id < peer->paths.size(); ++id) {
       PeerPath* path = peer->FindPath(id);
@@ -248,6 +307,7 @@ void Peers::TickGonePaths(Peer& peer, TimeNs now_ns) {
 
 void Peers::SetMode(BondingMode mode, TimeNs now_ns) {
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     if (!peer->initiates) {
       SendInMode(*peer, std::nullopt);
       continue;
@@ -271,8 +331,8 @@ void Peers::OnMode(Peer& peer, BondingMode mode, uint64_t sequence) {
   if (peer.initiates || sequence < peer.asked_mode_sequence) return;
   peer.asked_mode_sequence = sequence;
   if (peer.asked_mode == mode) return;
-  host_.Report("peer \"" + peer.name + "\": is sent to in mode " + std::string(NameOf(mode)) +
-               ", as it has asked");
+  host_.Report("peer \"" + peer.config.name + "\": is sent to in mode " +
+               std::string(NameOf(mode)) + ", as it has asked");
   SendInMode(peer, mode);
 }
 
@@ -309,7 +369,7 @@ bool Peers::OnDatagram(MutableBytes datagram, const Route& back, TimeNs now_ns) 
 }
 
 void Peers::OnEvent(const Event& event, TimeNs now_ns) {
-  if (closed_ || event.peer >= peers_.size()) return;
+  if (closed_ || Find(event.peer) == nullptr) return;
   Peer& peer = *peers_[event.peer];
   switch (event.type) {
     case Event::Type::kNeedHandshake: {
@@ -423,7 +483,7 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
   // The other end does not use the new keys before it has seen something sealed under them.
   SendPing(peer, peer.attempt_path, now_ns);
   if (first) {
-    host_.Report("peer \"" + peer.name + "\": session established over path \"" +
+    host_.Report("peer \"" + peer.config.name + "\": session established over path \"" +
                  peer.paths[peer.attempt_path].name + "\" with " +
                  std::string(CipherName(peer.current->aead->cipher)));
   }
@@ -433,6 +493,7 @@ void Peers::OnCookie(Bytes datagram, TimeNs now_ns) {
   // A server has no attempts, but may have many peers to look for one at.
   if (options_.role == Role::kServer) return drops_.Count(Drop::handshake_unexpected);
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     if (!peer->attempt) continue;
     PeerPath& path = peer->paths[peer->attempt_path];  // it ends with its attempt
     if (!path.stamper->ConsumeCookie(datagram, now_ns).ok()) continue;
@@ -471,7 +532,7 @@ void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
 
   if (jobs_under_way_ >= kMaxHandshakeJobs) return drops_.Count(Drop::handshakes_busy);
   ++jobs_under_way_;
-  host_.RunJob(std::make_unique<HandshakeJob>(directory_, datagram, back));
+  host_.RunJob(std::make_unique<HandshakeJob>(Directory(), datagram, back));
 }
 
 void Peers::OnJobDone(std::unique_ptr<HandshakeJob> job, TimeNs now_ns) {
@@ -493,7 +554,9 @@ bool Peers::DecideAnswer(HandshakeJob& job) {
   if (!job.ok()) {
     return refuse(job.unknown_peer() ? Drop::handshake_unknown_peer : Drop::handshake_unauthentic);
   }
-  Peer& peer = *peers_[job.peer()];
+  Peer* known = PeerOf(job);
+  if (known == nullptr) return refuse(Drop::handshake_unknown_peer);
+  Peer& peer = *known;
   const InitiationPayload& initiation = job.initiation();
   if (initiation.counter <= peer.greatest_counter) return refuse(Drop::handshake_replayed);
   // Where this end initiates, it alone does.
@@ -509,7 +572,9 @@ bool Peers::DecideAnswer(HandshakeJob& job) {
 
 void Peers::InstallNext(const HandshakeJob& job, TimeNs now_ns) {
   if (!job.ok()) return drops_.Count(Drop::handshake_unauthentic);
-  Peer& peer = *peers_[job.peer()];
+  Peer* known = PeerOf(job);
+  if (known == nullptr) return drops_.Count(Drop::handshake_unknown_peer);
+  Peer& peer = *known;
   const InitiationPayload& initiation = job.initiation();
   const ResponsePayload& answer = job.answer();
   // Since it was decided on, the peer may have begun anew: it waits for another response then.
@@ -561,7 +626,7 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   UseForSending(peer, now_ns);
   Schedule(peer);
   if (first) {
-    host_.Report("peer \"" + peer.name + "\": session established from " +
+    host_.Report("peer \"" + peer.config.name + "\": session established from " +
                  path.route.remote.ToString() + " with " +
                  std::string(CipherName(peer.current->aead->cipher)));
   }
@@ -617,7 +682,7 @@ void Peers::UseForSending(Peer& peer, TimeNs now_ns) {
 
 void Peers::DropSession(Peer& peer, const char* why) {
   if (!peer.established() && peer.next == nullptr) return;
-  if (peer.established()) host_.Report("peer \"" + peer.name + "\": session ended: " + why);
+  if (peer.established()) host_.Report("peer \"" + peer.config.name + "\": session ended: " + why);
   Withdraw(peer, peer.previous);
   Withdraw(peer, peer.current);
   Withdraw(peer, peer.next);
@@ -760,7 +825,7 @@ void Peers::OnPathGone(Peer& peer, uint8_t path_id, uint64_t sequence) {
   if (path != nullptr && path->heard_sequence >= sequence) return;
   peer.gone_before[path_id] = std::max(peer.gone_before[path_id], sequence);
   if (path == nullptr) return;
-  host_.Report("peer \"" + peer.name + "\": path \"" + path->name + "\" is gone");
+  host_.Report("peer \"" + peer.config.name + "\": path \"" + path->name + "\" is gone");
   ForgetPath(peer, path_id);
 }
 
@@ -802,7 +867,7 @@ void Peers::OnPong(Peer& peer, PeerPath& path, uint8_t path_id, uint64_t token, 
   path.pings.Forget();
   path.ping_under_way = false;
   path.unanswered_pings = 0;
-  path.next_ping_ns = now_ns + peer.keepalive_ns;
+  path.next_ping_ns = now_ns + peer.keepalive_ns();
   if (!path.up) {
     path.up = true;
     ChoosePath(peer);
@@ -871,7 +936,7 @@ void Peers::MoveTo(Peer& peer, uint8_t path_id, const Route& route, TimeNs now_n
   PeerPath& path = peer.paths[path_id];
   if (path.route == route) return;
   if (path.route.remote.is_set()) {
-    host_.Report("peer \"" + peer.name + "\": path \"" + path.name + "\" now leads to " +
+    host_.Report("peer \"" + peer.config.name + "\": path \"" + path.name + "\" now leads to " +
                  route.remote.ToString());
   }
   path.route = route;
@@ -913,6 +978,7 @@ void Peers::SearchMtus(Peer& peer, TimeNs now_ns) {
 
 void Peers::SearchMtus(TimeNs now_ns) {
   for (auto& peer : peers_) {
+    if (peer == nullptr) continue;
     for (size_t id = 0; id < peer->paths.size(); ++id) {
       PeerPath& path = peer->paths[id];
       if (!path.route.remote.is_set() || host_.LinkMtuOf(path.route).mtu == path.link_mtu) continue;
@@ -949,6 +1015,13 @@ uint16_t Peers::RoomForParity(const Peer& peer) const {
   return parity ? kParityOverheadBytes : 0;
 }
 
+void Peers::SetSendsParity(bool sends_parity) {
+  if (std::exchange(options_.sends_parity, sends_parity) == sends_parity) return;
+  for (auto& peer : peers_) {
+    if (peer != nullptr) UpdateMtu(*peer);
+  }
+}
+
 void Peers::UpdateMtu(Peer& peer) {
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     if (peer.paths[id].exists) RefuseOrTake(peer, static_cast<uint8_t>(id));
@@ -968,7 +1041,7 @@ void Peers::RefuseOrTake(Peer& peer, uint8_t path_id) {
   const bool refused = path.mtu_search.too_small();
   if (refused == path.refused) return;
   path.refused = refused;
-  const std::string where = "peer \"" + peer.name + "\": path \"" + path.name + "\" ";
+  const std::string where = "peer \"" + peer.config.name + "\": path \"" + path.name + "\" ";
   if (refused) {
     host_.ReportProblem(where + kCarriesTooLittle);
     path.told_usable = false;
@@ -1067,9 +1140,9 @@ void Peers::Tick(TimeNs now_ns) {
   while (!due_.empty() && due_.top().first <= now_ns) {
     const auto [due_ns, slot] = due_.top();
     due_.pop();
-    Peer& peer = *peers_[slot];
-    if (peer.due_ns != due_ns) continue;
-    peer.due_ns = 0;
+    Peer* peer = peers_[slot].get();
+    if (peer == nullptr || peer->due_ns != due_ns) continue;
+    peer->due_ns = 0;
     due_now_.push_back(slot);
   }
   for (const PeerSlot slot : due_now_) {
@@ -1155,7 +1228,7 @@ void Peers::TickPaths(Peer& peer, const PeerActivity& activity, TimeNs now_ns) {
       SendPing(peer, path_id, now_ns);
       continue;
     }
-    const bool due = peer.keepalive_ns != 0 && now_ns >= path.next_ping_ns;
+    const bool due = peer.keepalive_ns() != 0 && now_ns >= path.next_ping_ns;
     const bool unanswered_traffic = id == peer.active_path && activity.last_tx_ns > path.heard_ns &&
                                     now_ns > path.heard_ns + kPingTimeoutNs;
     if (due || unanswered_traffic || !peer.confirmed_current) SendPing(peer, path_id, now_ns);
@@ -1181,14 +1254,18 @@ void Peers::TickHandshakes(Peer& peer, const PeerActivity& activity, TimeNs now_
   if (peer.next_attempt_ns != 0 && now_ns >= peer.next_attempt_ns) StartAttempt(peer, now_ns);
 }
 
+void Peers::SayGoodbye(Peer& peer, const char* why, TimeNs now_ns) {
+  const PeerPath* by = peer.FindPath(peer.active_path);
+  if (peer.established() && by != nullptr) {
+    SendControl(peer, peer.active_path, by->route, {ControlMessage::Type::kClose}, now_ns);
+  }
+  EndAttempt(peer);
+  DropSession(peer, why);
+}
+
 void Peers::Close(TimeNs now_ns) {
   for (auto& peer : peers_) {
-    const PeerPath* by = peer->FindPath(peer->active_path);
-    if (peer->established() && by != nullptr) {
-      SendControl(*peer, peer->active_path, by->route, {ControlMessage::Type::kClose}, now_ns);
-    }
-    EndAttempt(*peer);
-    DropSession(*peer, "this end stops");
+    if (peer != nullptr) SayGoodbye(*peer, "this end stops", now_ns);
   }
   closed_ = true;
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <queue>
@@ -82,6 +83,7 @@ struct PeersOptions {
   bool answers_probes = true;
   bool sends_parity = false;  // of bonds, which is longer than the packets that it is of
   int workers = 1;
+  size_t max_peers = kMaxPeers;
   DurationNs rekey_after_ns = 120 * kSecondNs;
   uint64_t rekey_after_packets = uint64_t{1} << 36;
 };
@@ -172,9 +174,8 @@ inline constexpr uint32_t kFeatureMode = 1 << 4;
 
 struct Peer {
   PeerSlot slot = kNoPeer;
-  std::string name;
-  const PeerKeys* keys = nullptr;  // of the directory
-  DurationNs keepalive_ns = 0;
+  PeerConfig config;
+  std::shared_ptr<const PeerKeys> keys;
   bool initiates = false;       // has somewhere to send to, when there is a path
   std::vector<PeerPath> paths;  // by path id; some may not exist
   uint8_t active_path = 0;
@@ -219,6 +220,9 @@ struct Peer {
   TimeNs due_ns = 0;  // in the queue of those that time brings something; 0: not there
 
   bool established() const { return current != nullptr; }
+  DurationNs keepalive_ns() const {
+    return static_cast<DurationNs>(config.keepalive_ms) * kMillisecondNs;
+  }
   const PeerPath* FindPath(size_t id) const {
     return id < paths.size() && paths[id].exists ? &paths[id] : nullptr;
   }
@@ -231,12 +235,21 @@ class Peers {
   Peers(PeersOptions options, PeerHost& host);
   ~Peers();
 
-  // Before the first packet. A client's peers are reached over its paths; a server's come in over
-  // path ids that they choose.
-  [[nodiscard]] absl::Status Add(const PeerConfig& config, const Key& preshared_key);
+  // A client's peers are reached over its paths, which are to be added for each; a server's come in
+  // over path ids that they choose. InvalidArgument: with such a key no agreement is possible;
+  // ResourceExhausted: there is no room.
+  absl::StatusOr<PeerSlot> Add(const PeerConfig& config, const Key& preshared_key, TimeNs now_ns);
+  // Tells the peer that its session ends, and forgets it.
+  void Remove(PeerSlot peer, TimeNs now_ns);
+  // Everything but the keys.
+  void SetConfig(PeerSlot peer, const PeerConfig& config) { peers_[peer]->config = config; }
+  // How many more there is room for.
+  size_t room(TimeNs now_ns) const;
 
   // The paths of a client, which are the same towards all peers.
   void AddPath(uint8_t path, const std::string& name, const BondPathOptions& options = {});
+  void AddPathTo(PeerSlot peer, uint8_t path, const std::string& name,
+                 const BondPathOptions& options);
   void SetPathOptions(uint8_t path, const BondPathOptions& options);
   // Where it leads, once there is a link and the name was resolved.
   void SetPathRoute(PeerSlot peer, uint8_t path, const Route& route, TimeNs now_ns);
@@ -257,6 +270,8 @@ class Peers {
   // By command. A client's holds for both directions; a server's own counts again for clients that
   // have asked for another.
   void SetMode(BondingMode mode, TimeNs now_ns);
+  // Whether bonds send parity, which the MTU has to leave room for.
+  void SetSendsParity(bool sends_parity);
   // Traffic over this path seems to go nowhere though pings are answered.
   void SuspectBlackHole(PeerSlot peer, uint8_t path, TimeNs now_ns);
 
@@ -276,7 +291,11 @@ class Peers {
   // Tells every peer that this end goes away. Nothing is sent or taken from then on.
   void Close(TimeNs now_ns);
 
-  const std::vector<std::unique_ptr<Peer>>& all() const { return peers_; }
+  // In the order in which they came.
+  const std::vector<const Peer*>& all() const { return all_; }
+  const Peer* Find(PeerSlot slot) const {
+    return slot < peers_.size() ? peers_[slot].get() : nullptr;
+  }
   const DropCounters& drops() const { return drops_; }
   // Of keypairs and of attempts.
   size_t indices_in_use() const { return by_index_.size(); }
@@ -306,6 +325,7 @@ class Peers {
   void UseForSending(Peer& peer, TimeNs now_ns);
   void PromoteNext(Peer& peer, TimeNs now_ns);
   void DropSession(Peer& peer, const char* why);
+  void SayGoodbye(Peer& peer, const char* why, TimeNs now_ns);
   uint32_t FreshIndex(PeerSlot slot);
   uint32_t Features(const Peer& peer) const;
   uint8_t OfferedCiphers() const;
@@ -347,6 +367,10 @@ class Peers {
   void TellMtu(Peer& peer);
   bool AnswersProbes(const Peer& peer) const;
   void EndAttempt(Peer& peer);
+  std::optional<PeerSlot> TakeSlot(TimeNs now_ns);
+  const std::shared_ptr<const PeerDirectory>& Directory();
+  // Of a job; nullptr when that peer is no more.
+  Peer* PeerOf(const HandshakeJob& job);
 
   // Time.
   void TickPeer(Peer& peer, TimeNs now_ns);
@@ -368,13 +392,21 @@ class Peers {
     const Keypair* keypair;  // nullptr: of an attempt
   };
 
-  const PeersOptions options_;
+  PeersOptions options_;
   PeerHost& host_;
   CookieChecker cookies_;
   FloodGuard flood_;
-  const std::shared_ptr<PeerDirectory> directory_;  // shared with the jobs
+  std::shared_ptr<const PeerDirectory>
+      directory_;  // shared with the jobs; nullptr: to be made anew
   size_t jobs_under_way_ = 0;
-  std::vector<std::unique_ptr<Peer>> peers_;  // by slot
+  std::vector<std::unique_ptr<Peer>> peers_;  // by slot; nullptr: nobody's
+  std::vector<const Peer*> all_;
+  // What workers have to do with the last peer of a slot is over by then.
+  struct VacantSlot {
+    PeerSlot slot;
+    TimeNs free_ns;
+  };
+  std::deque<VacantSlot> vacant_slots_;  // those that are free first in front
   std::unordered_map<uint32_t, IndexEntry> by_index_;
   // The earliest first. Where a peer came forward, its entries for later are void: only the one
   // that its due_ns tells counts.

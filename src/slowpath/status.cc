@@ -96,7 +96,7 @@ Json DescribePath(const StatusSources& sources, const Peer& peer, size_t id) {
 Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   const auto totals = sources.workers.TrafficOf(peer.slot);
   Json json;
-  json["name"] = peer.name;
+  json["name"] = peer.config.name;
   json["public_key"] = EncodeKey(peer.keys->public_key);
   json["established"] = peer.established();
   json["cipher"] =
@@ -176,8 +176,9 @@ Json DescribeStatus(const StatusSources& sources) {
   }
   json["warnings"] = sources.warnings;
   json["peers"] = Json::array();
-  for (const auto& peer : sources.peers.all())
+  for (const Peer* peer : sources.peers.all()) {
     json["peers"].push_back(DescribePeer(sources, *peer));
+  }
   json["workers"] = Json::array();
   for (int worker = 0; worker < sources.workers.workers(); ++worker) {
     json["workers"].push_back(DescribeWorker(sources, worker));

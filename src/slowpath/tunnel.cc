@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "io/tun_steering.h"
 #include "slowpath/cpu_topology.h"
 #include "slowpath/key_file.h"
@@ -53,7 +54,7 @@ Tunnel::Tunnel(asio::io_context& io, Config config, OnFailure on_failure)
       retry_commands_(io),
       started_ns_(MonotonicNowNs()),
       workers_(ChooseWorkers(config_).cpus),
-      meters_(config_.tunnel.peers.size()),
+      meters_(PeerRoom(config_.tunnel.peers.size())),
       arena_(HandshakeThreads(config_)),
       events_(
           io, workers_.events().doorbell, [this] { return workers_.events().events.Empty(); },
@@ -222,6 +223,7 @@ absl::Status Tunnel::AddPeers() {
   options.ciphers = config_.tunnel.ciphers;
   options.lanes = config_.tunnel.lanes;
   options.workers = workers_.workers();
+  options.max_peers = PeerRoom(config_.tunnel.peers.size());
   options.mtu = static_cast<uint16_t>(mtu_.largest);
   // On a server that cannot steer them some would come to a worker, which passes short ones on
   // only.
@@ -230,16 +232,12 @@ absl::Status Tunnel::AddPeers() {
   options.rekey_after_ns = static_cast<DurationNs>(config_.security.rekey_after_s) * kSecondNs;
   options.rekey_after_packets = config_.security.rekey_after_packets;
   peers_.emplace(std::move(options), static_cast<PeerHost&>(*this));
-  std::vector<RouteTable::Route> routes;
   for (size_t i = 0; i < config_.tunnel.peers.size(); ++i) {
-    const PeerConfig& peer = config_.tunnel.peers[i];
-    absl::Status status = peers_->Add(peer, preshared_keys_[i]);
-    if (!status.ok()) return status;
-    for (const IpPrefix& prefix : peer.allowed_ips) {
-      routes.push_back({prefix, static_cast<PeerSlot>(i)});
-    }
+    const auto slot = peers_->Add(config_.tunnel.peers[i], preshared_keys_[i], MonotonicNowNs());
+    if (!slot.ok()) return slot.status();
   }
-  workers_.SetRoutes(std::make_unique<RouteTable>(routes));
+  preshared_keys_.clear();
+  PublishRoutes();
   workers_.Tell({.type = Command::Type::kSetBond, .bond = bonding_});
   if (!config_.tunnel.class_rules.empty()) {
     workers_.SetClassRules(std::make_shared<ClassRules>(config_.tunnel.class_rules));
@@ -247,6 +245,14 @@ absl::Status Tunnel::AddPeers() {
   running_ = true;
   if (uplinks_) uplinks_->Start(*peers_);
   return absl::OkStatus();
+}
+
+void Tunnel::PublishRoutes() {
+  std::vector<RouteTable::Route> routes;
+  for (const Peer* peer : peers_->all()) {
+    for (const IpPrefix& prefix : peer->config.allowed_ips) routes.push_back({prefix, peer->slot});
+  }
+  workers_.SetRoutes(std::make_unique<RouteTable>(routes));
 }
 
 // A tunnel that cannot be measured is still a tunnel.
@@ -300,6 +306,119 @@ void Tunnel::Fail(absl::Status why) {
   asio::post(io_, [this, why = std::move(why)] {
     if (!stopping_) on_failure_(why);
   });
+}
+
+// --- Another configuration ---
+
+// What may fail comes first, and is taken back by itself.
+absl::Status Tunnel::Apply(Config next) {
+  const auto peers = ComparePeers(next);
+  if (!peers.ok()) return peers.status();
+  if (uplinks_) {
+    if (absl::Status status = uplinks_->CheckConfig(next.tunnel); !status.ok()) return status;
+  }
+  if (absl::Status status = ChangeNetwork(next); !status.ok()) return status;
+  const TunnelConfig before = std::exchange(config_.tunnel, std::move(next.tunnel));
+  config_.log = std::move(next.log);
+  ChangePeers(*peers);
+  ChangeBond(before);
+  if (uplinks_) uplinks_->OnConfig(before);
+  FollowNetwork();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Tunnel::PeerChanges> Tunnel::ComparePeers(const Config& next) const {
+  PeerChanges changes;
+  absl::flat_hash_map<Key, const Peer*> known;
+  for (const Peer* peer : peers_->all()) known[peer->config.public_key] = peer;
+  for (const PeerConfig& config : next.tunnel.peers) {
+    Secret preshared_key;
+    if (!config.preshared_key_file.empty()) {
+      auto key = ReadKeyFile(config.preshared_key_file);
+      if (!key.ok()) return key.status();
+      preshared_key = *key;
+    }
+    const auto found = known.find(config.public_key);
+    const Peer* peer = found == known.end() ? nullptr : found->second;
+    // What is under way from where a peer was would lead back there, so another session is begun.
+    if (peer != nullptr && peer->keys->preshared_key == preshared_key &&
+        peer->config.endpoints == config.endpoints) {
+      if (!(peer->config == config)) changes.changed.push_back({peer->slot, config});
+      known.erase(found);
+      continue;
+    }
+    const auto keys = PeerKeys::Create(identity_, config.public_key, preshared_key);
+    if (!keys.ok()) {
+      return absl::InvalidArgumentError("peer \"" + config.name +
+                                        "\": public_key is no usable key");
+    }
+    changes.added.push_back({config, preshared_key});
+  }
+  for (const auto& [key, peer] : known) changes.removed.push_back(peer->slot);
+  if (changes.added.size() > peers_->room(MonotonicNowNs())) {
+    return absl::ResourceExhaustedError(
+        "/tunnel/peers: there is room for " + std::to_string(peers_->room(MonotonicNowNs())) +
+        " more peers while the tunnel runs, not for " + std::to_string(changes.added.size()) +
+        ": start it anew with \"braid stop --tunnel\" and \"braid start\"");
+  }
+  return changes;
+}
+
+absl::Status Tunnel::ChangeNetwork(Config& next) {
+  const bool wants_more = next.network.routes || next.network.dns || !next.network.nat.empty();
+  if (!host_network_ && wants_more) {
+    return absl::FailedPreconditionError(
+        "/network: " + config_.security.state_dir +
+        " could not be written to when the tunnel was started, and what is changed of this "
+        "machine's network has to be kept there: mend that and start the tunnel anew");
+  }
+  if (next.network.kill_switch && !config_.network.kill_switch) {
+    absl::Status status = EngageKillSwitch(config_.security.state_dir, config_.network.device);
+    if (!status.ok()) return status;
+  }
+  if (!next.network.kill_switch && config_.network.kill_switch) {
+    Warn("the kill switch stays on until \"braid cleanup --all\" lifts it");
+  }
+  std::swap(config_.network, next.network);
+  if (!host_network_) return absl::OkStatus();
+  const absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
+  if (status.ok()) return status;
+  std::swap(config_.network, next.network);
+  FollowNetwork();
+  return status;
+}
+
+void Tunnel::ChangePeers(const PeerChanges& changes) {
+  const TimeNs now_ns = MonotonicNowNs();
+  for (const PeerSlot slot : changes.removed) {
+    spdlog::info("peer \"{}\" is no more", peers_->Find(slot)->config.name);
+    peers_->Remove(slot, now_ns);
+  }
+  for (const PeerChanges::Kept& kept : changes.changed) {
+    peers_->SetConfig(kept.slot, kept.config);
+  }
+  for (const PeerChanges::Added& added : changes.added) {
+    const auto slot = peers_->Add(added.config, added.preshared_key, now_ns);
+    if (!slot.ok()) {  // that there is room and that the key is good was seen
+      ReportProblem(std::string(slot.status().message()));
+      continue;
+    }
+    if (uplinks_) uplinks_->AddPeer(*slot);
+    spdlog::info("peer \"{}\" has come", added.config.name);
+  }
+  PublishRoutes();
+}
+
+void Tunnel::ChangeBond(const TunnelConfig& before) {
+  const TunnelConfig& now = config_.tunnel;
+  if (now.bonding != before.bonding) {
+    bonding_ = now.bonding;
+    Tell({.type = Command::Type::kSetBond, .bond = bonding_});
+    peers_->SetSendsParity(bonding_.fec != FecMode::kOff);
+    if (now.bonding.mode != before.bonding.mode) peers_->SetMode(bonding_.mode, MonotonicNowNs());
+  }
+  if (now.class_rules == before.class_rules) return;
+  workers_.SetClassRules(std::make_shared<ClassRules>(now.class_rules));
 }
 
 // --- This machine's network around the tunnel ---
@@ -438,8 +557,8 @@ void Tunnel::Tick() {
   workers_.Tick();
   if (now_ns >= next_sample_ns_) {
     const auto paths_of = [this](PeerSlot slot) {
-      const Peer& peer = *peers_->all()[slot];
-      return peer.established() ? peer.paths.size() : 0;
+      const Peer* peer = peers_->Find(slot);
+      return peer != nullptr && peer->established() ? peer->paths.size() : 0;
     };
     const auto totals_of = [this](PeerSlot slot, int path) {
       return workers_.TrafficOf(slot, path);
@@ -471,7 +590,7 @@ void Tunnel::Tell(const Command& command) {
 void Tunnel::SteerByAgreedLanes() {
   if (!steered_by_bpf_ || config_.role == Role::kServer) return;
   int agreed = 0;
-  for (const auto& peer : peers_->all()) {
+  for (const Peer* peer : peers_->all()) {
     if (!peer->established()) continue;
     if (agreed != 0 && peer->current->lanes != agreed) return;
     agreed = peer->current->lanes;
@@ -510,7 +629,7 @@ void Tunnel::OnSessionMtu(PeerSlot, uint16_t) {
   if (!has_carried_) OnFirstSession();
   if (config_.network.mtu || config_.role == Role::kServer) return;
   int smallest = mtu_.largest;
-  for (const auto& peer : peers_->all()) {
+  for (const Peer* peer : peers_->all()) {
     if (peer->established()) smallest = std::min<int>(smallest, peer->mtu);
   }
   if (smallest == mtu_.now) return;
@@ -607,18 +726,16 @@ ControlResult Tunnel::DescribePeer(const nlohmann::json& params) const {
   if (name == params.end() || !name->is_string()) {
     return ControlError{ControlCode::kBadParams, "\"name\" must be the name of a peer"};
   }
-  for (size_t slot = 0; slot < config_.tunnel.peers.size(); ++slot) {
-    const PeerConfig& peer = config_.tunnel.peers[slot];
-    if (peer.name != name->get_ref<const std::string&>()) continue;
+  for (const Peer* peer : peers_->all()) {
+    if (peer->config.name != name->get_ref<const std::string&>()) continue;
     nlohmann::ordered_json json;
-    json["name"] = peer.name;
-    json["public_key"] = EncodeKey(peer.public_key);
-    const Peer& state = *peers_->all()[slot];
-    json["established"] = state.established();
-    json["up"] = state.established() && std::any_of(state.paths.begin(), state.paths.end(),
+    json["name"] = peer->config.name;
+    json["public_key"] = EncodeKey(peer->config.public_key);
+    json["established"] = peer->established();
+    json["up"] = peer->established() && std::any_of(peer->paths.begin(), peer->paths.end(),
                                                     [](const PeerPath& path) { return path.up; });
     json["addresses"] = nlohmann::ordered_json::array();
-    for (const IpAddress& address : PeerAddresses(config_, peer)) {
+    for (const IpAddress& address : PeerAddresses(config_, peer->config)) {
       json["addresses"].push_back(address.ToString());
     }
     json["device"] = config_.network.device;

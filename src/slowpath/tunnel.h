@@ -55,6 +55,10 @@ class Tunnel final : private PeerHost {
   // Tells the peers, ends the workers, restores this machine's network. Also after an error.
   void Stop();
 
+  // Goes on with another configuration, whose differences are all live (config_change.h), or
+  // changes nothing and says why. Sessions of peers that are the same go on.
+  [[nodiscard]] absl::Status Apply(Config next);
+
   // Verbs about peers, paths and the bond: peer, mode, path_….
   ControlResult OnVerb(std::string_view verb, const nlohmann::json& params);
   // Borrows from the tunnel.
@@ -75,6 +79,26 @@ class Tunnel final : private PeerHost {
   absl::Status ListenForMeasurements();
   absl::Status BringUpNetwork();
   absl::StatusOr<DeviceMtu> ChooseMtu() const;
+
+  // How the peers of now differ from those of another configuration.
+  struct PeerChanges {
+    struct Added {
+      PeerConfig config;
+      Secret preshared_key;
+    };
+    struct Kept {
+      PeerSlot slot = kNoPeer;
+      PeerConfig config;
+    };
+    std::vector<PeerSlot> removed;
+    std::vector<Added> added;
+    std::vector<Kept> changed;  // neither keys nor endpoints
+  };
+  absl::StatusOr<PeerChanges> ComparePeers(const Config& next) const;
+  absl::Status ChangeNetwork(Config& next);
+  void ChangePeers(const PeerChanges& changes);
+  void ChangeBond(const TunnelConfig& before);
+  void PublishRoutes();
 
   // This machine's network around the tunnel.
   void OnNetwork();
@@ -129,7 +153,7 @@ class Tunnel final : private PeerHost {
   std::vector<std::string> warnings_;
 
   Identity identity_;
-  std::vector<Secret> preshared_keys_;
+  std::vector<Secret> preshared_keys_;  // of the configuration's peers, until they are there
   AeadSuite aeads_;
   std::optional<HandshakeCounter> counter_;
   std::optional<TunnelSockets> sockets_;

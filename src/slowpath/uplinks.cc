@@ -208,6 +208,22 @@ PathBinding Uplinks::BindingOf(const Route& route) const {
   return path && path->binding ? *path->binding : PathBinding{"", 0, route.local};
 }
 
+// --- By configuration ---
+
+void Uplinks::AddPeer(PeerSlot peer) {
+  for (uint8_t id = 0; id < kMaxPaths; ++id) {
+    if (!paths_[id]) continue;
+    peers_->AddPathTo(peer, id, paths_[id]->config.name, paths_[id]->config.bonding);
+  }
+}
+
+void Uplinks::OnConfig(const TunnelConfig& before) {
+  for (const uint8_t id : paths_.SetConfig(before, tunnel_.config.tunnel)) {
+    peers_->SetPathOptions(id, paths_[id]->config.bonding);
+  }
+  Follow();
+}
+
 // --- By command ---
 
 absl::Status Uplinks::Add(const PathConfig& path) {
@@ -255,7 +271,7 @@ std::vector<Endpoint> Uplinks::AllRemotesOf(const PathConfig& path) const {
 }
 
 void Uplinks::RoutePaths(bool resolved_anew) {
-  for (const auto& peer : peers_->all()) {
+  for (const Peer* peer : peers_->all()) {
     for (uint8_t id = 0; id < kMaxPaths; ++id) {
       if (paths_[id] && paths_[id]->binding) RoutePath(*peer, id, resolved_anew);
     }
@@ -266,7 +282,7 @@ void Uplinks::RoutePaths(bool resolved_anew) {
 void Uplinks::RoutePath(const Peer& peer, uint8_t id, bool resolved_anew) {
   const ClientPath& path = *paths_[id];
   const PeerPath* known = peer.FindPath(id);
-  const auto remotes = RemotesOf(path.config, tunnel_.config.tunnel.peers[peer.slot]);
+  const auto remotes = RemotesOf(path.config, peer.config);
   const auto remote = ChooseRemote(path.config, path.binding, remotes, LookUpRoute);
   if (known == nullptr || !remote) return;
   const Endpoint& now = known->route.remote;
@@ -281,11 +297,10 @@ void Uplinks::RoutePath(const Peer& peer, uint8_t id, bool resolved_anew) {
 }
 
 void Uplinks::ResolveEndpoints() {
-  for (const auto& peer : peers_->all()) {
+  for (const Peer* peer : peers_->all()) {
     for (uint8_t id = 0; id < kMaxPaths; ++id) {
       if (!paths_[id]) continue;
-      for (const HostPort& endpoint :
-           EndpointsOf(paths_[id]->config, tunnel_.config.tunnel.peers[peer->slot])) {
+      for (const HostPort& endpoint : EndpointsOf(paths_[id]->config, peer->config)) {
         const bool is_new = !resolved_.contains(NameOf(endpoint));
         if (!endpoint.address.is_set() && (is_new || Peers::WantsResolving(*peer)))
           Resolve(endpoint);
@@ -358,16 +373,16 @@ void Uplinks::LookAtQuotas(TimeNs now_ns) {
 // Since the last call, both ways, with the headers of IP and UDP.
 uint64_t Uplinks::BytesOver(uint8_t id) {
   uint64_t bytes = std::exchange(slow_bytes_[id], 0);
-  counted_bytes_.resize(peers_->all().size());
-  for (const auto& peer : peers_->all()) {
+  for (const Peer* peer : peers_->all()) {
     const auto totals = tunnel_.workers.TrafficOf(peer->slot, id);
     const PeerPath* path = peer->FindPath(id);
     const bool is_v6 = path != nullptr && path->route.remote.address.is_v6();
     const uint64_t now = totals.rx_bytes + totals.tx_bytes +
                          (totals.rx_datagrams + totals.tx_datagrams) *
                              static_cast<uint64_t>(OuterHeaderBytes(is_v6));
+    if (counted_bytes_.size() <= peer->slot) counted_bytes_.resize(peer->slot + 1u);
     const uint64_t before = std::exchange(counted_bytes_[peer->slot][id], now);
-    bytes += now >= before ? now - before : now;  // another path of this id has begun
+    bytes += now >= before ? now - before : now;  // another path or peer has begun there
   }
   return bytes;
 }

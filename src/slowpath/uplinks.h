@@ -70,6 +70,14 @@ class Uplinks {
   // The workers could not use the sockets of this group.
   void Refuse(uint16_t group, std::string why);
 
+  // A peer came while this runs.
+  void AddPeer(PeerSlot peer);
+  // The configuration of the tunnel has changed from what it was. CheckConfig() before.
+  [[nodiscard]] absl::Status CheckConfig(const TunnelConfig& after) const {
+    return paths_.CheckConfig(tunnel_.config.tunnel, after);
+  }
+  void OnConfig(const TunnelConfig& before);
+
   // By command.
   [[nodiscard]] absl::Status Add(const PathConfig& path);
   [[nodiscard]] absl::Status Remove(const std::string& name);

@@ -7,12 +7,18 @@
 namespace braid {
 namespace {
 
+constexpr size_t kLeastSpareSlots = 64;
+
 BackendChoice ChoiceOf(const std::string& io) {
   if (io == "io_uring") return BackendChoice::kUring;
   return io == "epoll" ? BackendChoice::kEpoll : BackendChoice::kAuto;
 }
 
 }  // namespace
+
+size_t PeerRoom(size_t peers) {
+  return std::min<size_t>(peers + std::max<size_t>(peers / 4, kLeastSpareSlots), kMaxPeers);
+}
 
 WorkerGroup::WorkerGroup(const std::vector<int>& cpus)
     : waiting_(cpus.size()), commands_given_(cpus.size()), cpus_(cpus) {
@@ -25,7 +31,7 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, i
                                 const TunnelSockets& sockets) {
   WorkerOptions options;
   options.workers = workers();
-  options.max_peers = std::max<size_t>(config.tunnel.peers.size(), 1);
+  options.max_peers = PeerRoom(config.tunnel.peers.size());
   options.lanes = config.tunnel.lanes;
   options.max_inner_bytes = static_cast<size_t>(mtu);
   options.offloads = device.offloads;
@@ -179,6 +185,8 @@ WorkerGroup::WorkerTotals WorkerGroup::TotalsOf(int worker) const {
   WorkerTotals totals;
   totals.cpu = state.options.cpu;
   totals.handed_over = state.handed_over.Get();
+  totals.rx_packets = state.ended_rx_packets.Get();
+  totals.tx_packets = state.ended_tx_packets.Get();
   for (const auto& session : state.sessions) {
     totals.rx_packets += session->rx_packets.Get();
     totals.tx_packets += session->tx_packets.Get();

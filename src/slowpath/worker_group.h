@@ -14,6 +14,9 @@
 
 namespace braid {
 
+// How many peers workers have room for that are started for so many: others may come later.
+size_t PeerRoom(size_t peers);
+
 class WorkerGroup {
  public:
   // One worker for each of `cpus`, pinned there unless that is -1; see ChooseWorkers().

@@ -474,6 +474,42 @@ TEST_P(WorkerTest, WithoutItsKeysASessionIsDeaf) {
   EXPECT_FALSE(rig_.NextFromTun(50));
 }
 
+TEST_P(WorkerTest, AnotherPeerOfTheSameSlotBeginsWithNothingOfTheLast) {
+  FromPeer(5, BuildPacket(OfPeer(2000)));
+  ASSERT_TRUE(rig_.NextFromTun());
+  rig_.IntoTun(0, BuildPacket(ToPeer(1000)));
+  ASSERT_TRUE(rig_.NextAtPeer());
+  rig_.Tell(
+      {.type = Command::Type::kRemoveKeypair, .peer = 0, .keypair = &rig_.first_keys().server});
+  rig_.Tell({.type = Command::Type::kEndPeer, .peer = 0});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  uint64_t ended = 0;
+  for (const auto& worker : rig_.workers) {
+    const Session& session = *worker->state().sessions[0];
+    EXPECT_EQ(session.rx_packets.Get() + session.tx_packets.Get(), 0u);
+    EXPECT_EQ(session.traffic[0].rx_bytes.Get() + session.traffic[0].tx_bytes.Get(), 0u);
+    EXPECT_EQ(session.last_rx_ns.load(), 0u);
+    ended += worker->state().ended_rx_packets.Get() + worker->state().ended_tx_packets.Get();
+  }
+  EXPECT_EQ(ended, 2u);
+  rig_.keypairs.clear();
+  rig_.IntoTun(0, BuildPacket(ToPeer(1000)));
+  EXPECT_TRUE(Counted(Drop::no_session));
+  // The next one's sequences begin at nothing, too: the window of a lane would refuse them.
+  const KeypairOfBothEnds& next = rig_.AddKeypair();
+  rig_.Tell({.type = Command::Type::kSetPath,
+             .peer = 0,
+             .path = 0,
+             .route = {rig_.peer_socket.local, {}, 0}});
+  rig_.Tell({.type = Command::Type::kUsePath, .peer = 0, .path = 0});
+  rig_.Tell({.type = Command::Type::kSendUnder, .peer = 0, .keypair = &next.server, .mtu = 1420});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  rig_.ToSocket(OwnerOf(5), rig_.Seal(next, 5, BuildPacket(OfPeer(2001))));
+  EXPECT_TRUE(rig_.NextFromTun());
+  rig_.IntoTun(0, BuildPacket(ToPeer(1001)));
+  EXPECT_TRUE(rig_.NextAtPeer());
+}
+
 TEST_P(WorkerTest, KeysThatAreTooOldSealAndOpenNothing) {
   const KeypairOfBothEnds& keys = rig_.AddKeypair();
   auto& mine = *rig_.keypairs[keys.client.local_index];

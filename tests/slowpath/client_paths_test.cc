@@ -116,6 +116,54 @@ TEST_F(ClientPathsTest, CommandsAddAndEndPaths) {
   EXPECT_EQ(Ids(), (Names{{"lte", 1}}));
 }
 
+TEST_F(ClientPathsTest, AnotherConfigurationChangesWhatItChanges) {
+  TunnelConfig before{.paths = {By("eth0"), By("eth1"), By("eth2")}};
+  Configure(before.paths);
+  for (const char* name : {"eth0", "eth1", "eth2", "eth3", "wlan0"}) AddLink(name);
+  Follow();
+  ASSERT_TRUE(Add(By("wlan0")).ok());
+  ASSERT_TRUE(paths_->SetOptions({.name = "eth1", .weight = 3}).ok());
+  ASSERT_TRUE(paths_->Remove("eth2").ok());
+  Follow();
+
+  // The same again: what commands have done stands.
+  EXPECT_TRUE(paths_->SetConfig(before, before).empty());
+  EXPECT_TRUE(Follow().empty());
+  EXPECT_EQ((*paths_)[1]->config.bonding.weight, 3);
+
+  TunnelConfig after = before;
+  after.paths[0].bonding.weight = 2;
+  after.paths.push_back(By("eth3"));
+  ASSERT_TRUE(paths_->CheckConfig(before, after).ok());
+  EXPECT_EQ(paths_->SetConfig(before, after), std::vector<uint8_t>{0});
+  for (const Change& change : Follow()) {
+    EXPECT_EQ((*paths_)[change.id]->config.name, "eth3") << "one that did not change was touched";
+  }
+  EXPECT_EQ((*paths_)[0]->config.bonding.weight, 2);
+  EXPECT_EQ((*paths_)[1]->config.bonding.weight, 3);
+  EXPECT_EQ(Ids().size(), 4u);  // eth0, eth1, wlan0, eth3
+
+  // Another way out is another path.
+  TunnelConfig moved = after;
+  moved.paths[0].interface = "eth2";
+  EXPECT_TRUE(paths_->SetConfig(after, moved).empty());
+  const auto changes = Follow();
+  EXPECT_EQ(std::count(changes.begin(), changes.end(), Change{Type::kEnd, 0}), 1);
+}
+
+TEST_F(ClientPathsTest, WithThoseByCommandThereMayBeTooMany) {
+  TunnelConfig before{.paths = {By("eth0")}};
+  Configure(before.paths);
+  AddLink("wlan0");
+  Follow();
+  ASSERT_TRUE(Add(By("wlan0")).ok());
+  TunnelConfig after;
+  for (int i = 0; i < kMaxPaths; ++i) after.paths.push_back(By("eth" + std::to_string(i)));
+  EXPECT_TRUE(absl::IsResourceExhausted(paths_->CheckConfig(before, after)));
+  after.paths.pop_back();
+  EXPECT_TRUE(paths_->CheckConfig(before, after).ok());
+}
+
 TEST_F(ClientPathsTest, CommandsThatCannotBeAreRefused) {
   AddLink("eth0");
   Configure({By("eth0")});

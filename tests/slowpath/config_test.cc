@@ -10,6 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "slowpath/config_json.h"
+
 namespace braid {
 
 void PrintTo(const Mistake& mistake, std::ostream* out) { *out << DescribeMistake("", mistake); }
@@ -203,6 +205,44 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   EXPECT_EQ(config.performance.measure_port, 65535);
   EXPECT_EQ(config.log.level, "debug");
   EXPECT_EQ(config.log.format, LogFormat::kJson);
+}
+
+// What is shown of a configuration is all of it.
+void ExpectItIsShownWhole(const Config& config) {
+  const json shown = json::parse(ToJson(config).dump());
+  const LoadedConfig again = Parse(shown);
+  EXPECT_EQ(again.mistakes, std::vector<Mistake>()) << shown.dump(1);
+  ASSERT_TRUE(again.config.has_value());
+  EXPECT_TRUE(*again.config == config) << shown.dump(1);
+}
+
+TEST(ConfigTest, IsShownSoThatItCanBeReadAgain) {
+  ExpectItIsShownWhole(Good(Client()));
+  ExpectItIsShownWhole(Good(Server()));
+  json client = Client();
+  client.merge_patch(json::parse(R"({
+    "network": {"device": "tun7", "mtu": 1420, "kill_switch": true,
+                "routes": {"default": true, "include": ["10.9.0.0/16"],
+                           "exclude": ["203.0.113.0/24"]},
+                "nat": [{"source": "192.168.1.0/24", "out": "tun7"}],
+                "dns": {"servers": ["10.77.0.1"], "domains": ["corp.example"]}},
+    "tunnel": {
+      "paths": [
+        {"name": "fibre", "address": "10.20.1.1", "endpoint": "10.20.1.2:7700",
+         "rate_mbps": 33.3, "weight": 0.7},
+        {"name": "lte", "interface": "wwan0", "quota": {"gb": 0.3, "reset_day": 31},
+         "standby": true, "endpoint": "[2001:db8::2]:1"}],
+      "bonding": {"mode": "preferred", "pin_flows": true, "repair": "off", "fec": 0.15,
+                  "reorder_max_ms": 90,
+                  "classes": [{"protocol": "tcp", "ports": [22, "80-90"],
+                               "class": "interactive"}]}},
+    "log": {"level": "debug", "format": "json"}})"));
+  client["tunnel"]["peers"][0]["preshared_key_file"] = "/keys/psk";
+  client["tunnel"]["peers"][0]["keepalive_s"] = 0.5;
+  client["tunnel"]["peers"][0]["allowed_ips"] = {"0.0.0.0/0", "::/0"};
+  ExpectItIsShownWhole(Good(client));
+  client["tunnel"]["paths"] = "auto";
+  ExpectItIsShownWhole(Good(client));
 }
 
 TEST(ConfigTest, ClassesOfPortsAreRead) {

@@ -23,7 +23,8 @@ constexpr int kThreads = 3;
 class HandshakeArenaTest : public ::testing::Test {
  protected:
   HandshakeArenaTest() {
-    EXPECT_TRUE(directory_->Add(client_.public_key, psk_).ok());
+    directory_->Add(0, std::make_shared<const PeerKeys>(
+                           PeerKeys::Create(server_, client_.public_key, psk_).value()));
     server_at_client_ = PeerKeys::Create(client_, server_.public_key, psk_).value();
   }
 

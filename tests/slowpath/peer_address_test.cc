@@ -12,6 +12,7 @@ Config Of(const std::vector<const char*>& own, const std::vector<std::vector<con
   for (const char* each : own) config.network.addresses.push_back(Prefix(each));
   for (const auto& owned : peers) {
     PeerConfig& peer = config.tunnel.peers.emplace_back();
+    peer.public_key[0] = static_cast<uint8_t>(config.tunnel.peers.size());
     for (const char* each : owned) peer.allowed_ips.push_back(Prefix(each));
   }
   return config;

@@ -84,10 +84,10 @@ struct World {
     PeerConfig config;
     config.name = "client";
     config.public_key = client.options().identity.public_key;
-    Check(server.Add(config, Key{3}).ok());
+    Check(server.Add(config, Key{3}, 0).ok());
     config.name = "server";
     config.public_key = server.options().identity.public_key;
-    Check(client.Add(config, Key{3}).ok());
+    Check(client.Add(config, Key{3}, 0).ok());
     client.AddPath(0, "link");
     client.SetPathRoute(0, 0, server_at, now_ns);
     client.Tick(now_ns);

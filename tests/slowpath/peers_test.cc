@@ -155,6 +155,55 @@ TEST_F(PeersTest, ASessionIsEstablishedAndCarriesTraffic) {
   EXPECT_NEAR(*client_.peer().paths[0].rtt_ms, 20, 0.1);
 }
 
+TEST_F(PeersTest, APeerThatIsRemovedIsToldAndForgotten) {
+  Establish();
+  server_.peers().Remove(0, network_.now_ns());
+  EXPECT_TRUE(server_.peers().all().empty());
+  EXPECT_EQ(server_.keypairs_known(), 0u);
+  EXPECT_EQ(server_.peers().indices_in_use(), 0u);
+  Run(2 * kSecondNs);
+  EXPECT_TRUE(client_.Reported("session ended"));
+  EXPECT_FALSE(client_.established());
+  EXPECT_GT(server_.drops(Drop::handshake_unknown_peer), 0u);
+}
+
+TEST_F(PeersTest, APeerThatComesWhileThisRunsIsAnswered) {
+  Start();
+  PeerConfig config;
+  config.name = "client";
+  config.public_key = client_.options.identity.public_key;
+  server_.peers().Remove(0, network_.now_ns());
+  Run(3 * kSecondNs);
+  ASSERT_FALSE(client_.established());
+  const auto slot = server_.peers().Add(config, server_.preshared_key, network_.now_ns());
+  ASSERT_TRUE(slot.ok());
+  EXPECT_EQ(*slot, 1u);  // the first one's rests
+  EXPECT_TRUE(RunUntil(5 * kSecondNs, [this] {
+    return client_.confirmed() && server_.peers().Find(1)->established();
+  }));
+}
+
+TEST_F(PeersTest, ASlotIsUsedAgainWhenNobodySpeaksOfTheLastPeerAnyMore) {
+  server_.options.max_peers = 1;
+  Establish();
+  PeerConfig other;
+  other.name = "other";
+  other.public_key = server_.options.identity.public_key;
+  EXPECT_TRUE(
+      absl::IsResourceExhausted(server_.peers().Add(other, Key{}, network_.now_ns()).status()));
+  server_.peers().Remove(0, network_.now_ns());
+  EXPECT_EQ(server_.peers().room(network_.now_ns()), 0u);
+  EXPECT_TRUE(
+      absl::IsResourceExhausted(server_.peers().Add(other, Key{}, network_.now_ns()).status()));
+  Run(15 * kSecondNs);
+  EXPECT_EQ(server_.peers().room(network_.now_ns()), 1u);
+  const auto slot = server_.peers().Add(other, Key{}, network_.now_ns());
+  ASSERT_TRUE(slot.ok());
+  EXPECT_EQ(*slot, 0u);
+  EXPECT_EQ(server_.peer().config.name, "other");
+  EXPECT_FALSE(server_.established());
+}
+
 // A server does not ping its only path; it knows from its probes.
 TEST_F(PeersTest, BothEndsTellTheirWorkersThatAPathIsFar) {
   network_.conditions.delay_ns = 3 * kMillisecondNs;
@@ -915,6 +964,22 @@ TEST_F(LateJobs, ASessionGoesOnWhileItsRekeyIsWorkedOn) {
   RunJobs();
   ASSERT_TRUE(RunUntil(kSecondNs, [&] { return server_.peer().current->id != id && SameKeys(); }));
   EXPECT_TRUE(Exchange());
+}
+
+// A handshake may be under way in another thread when its peer goes.
+TEST_F(LateJobs, AHandshakeOfAPeerThatHasGoneMeanwhileComesToNothing) {
+  HoldJobs();
+  Start();
+  ASSERT_TRUE(RunUntil(2 * kSecondNs, [this] { return !server_.jobs.empty(); }));
+  const Key public_key = client_.options.identity.public_key;
+  server_.peers().Remove(0, network_.now_ns());
+  PeerConfig config;
+  config.name = "again";
+  config.public_key = public_key;
+  ASSERT_TRUE(server_.peers().Add(config, Key{9}, network_.now_ns()).ok());
+  RunJobs();
+  EXPECT_EQ(server_.drops(Drop::handshake_unknown_peer), 1u);
+  EXPECT_EQ(server_.keypairs_known(), 0u);
 }
 
 TEST_F(LateJobs, TheSameInitiationTwiceIsAnsweredOnce) {

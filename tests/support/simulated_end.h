@@ -68,10 +68,10 @@ class SimulatedEnd final : public PeerHost {
     Kill();
     for (size_t group = 0; group < addresses.size(); ++group) Listen(group);
     peers_ = std::make_unique<Peers>(options, static_cast<PeerHost&>(*this));
-    lanes.assign(known_.size(), {});
+    lanes.assign(known_.size() + 1, {});  // one may come later
     for (size_t slot = 0; slot < known_.size(); ++slot) {
       const Known& known = known_[slot];
-      ASSERT_TRUE(peers_->Add(known.config, preshared_key).ok());
+      ASSERT_TRUE(peers_->Add(known.config, preshared_key, network_.now_ns()).ok());
     }
     for (size_t id = 0; options.role == Role::kClient && id < addresses.size(); ++id) {
       peers_->AddPath(static_cast<uint8_t>(id), "link" + std::to_string(id));
@@ -180,12 +180,13 @@ class SimulatedEnd final : public PeerHost {
   std::string Snapshot() const {
     std::ostringstream text;
     text << commands << ' ' << sent << ' ' << peers_->indices_in_use();
-    for (const auto& peer : peers_->all()) {
+    for (const Peer* peer : peers_->all()) {
       text << "\n"
-           << peer->name << ' ' << int{peer->active_path} << ' ' << peer->attempt.has_value() << ' '
-           << peer->attempt_index << ' ' << peer->attempts << ' ' << peer->next_attempt_ns << ' '
-           << peer->greatest_counter << ' ' << peer->generation << ' ' << peer->established_ns
-           << ' ' << peer->mtu << ' ' << peer->confirmed_current << ' ' << peer->sender.sequence();
+           << peer->config.name << ' ' << int{peer->active_path} << ' ' << peer->attempt.has_value()
+           << ' ' << peer->attempt_index << ' ' << peer->attempts << ' ' << peer->next_attempt_ns
+           << ' ' << peer->greatest_counter << ' ' << peer->generation << ' '
+           << peer->established_ns << ' ' << peer->mtu << ' ' << peer->confirmed_current << ' '
+           << peer->sender.sequence();
       for (const auto* keypair : {&peer->previous, &peer->current, &peer->next}) {
         text << ' ' << (*keypair == nullptr ? 0 : (*keypair)->id);
       }
@@ -244,6 +245,12 @@ class SimulatedEnd final : public PeerHost {
         ASSERT_LT(command.path, kMaxPaths);
         lane.routes[command.path] = {};
         lane.up[command.path] = false;
+        break;
+      case Command::Type::kEndPeer:
+        for (const auto& [index, announced] : announced_) {
+          EXPECT_NE(announced.peer, command.peer) << "gone while workers have keys of it";
+        }
+        lane = {};
         break;
       case Command::Type::kUsePath:
         ASSERT_LT(command.path, kMaxPaths);
