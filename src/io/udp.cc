@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "io/datagram_message.h"
+#include "io/own_mark.h"
 
 namespace braid {
 namespace {
@@ -62,7 +63,7 @@ absl::StatusOr<UdpSocket> OpenUdp(const UdpSocketOptions& options) {
     Set(fd, IPPROTO_IP, IP_PKTINFO, 1);
     Set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
   }
-  if (options.mark != 0) Set(fd, SOL_SOCKET, SO_MARK, static_cast<int>(options.mark));
+  SetOwnMark(fd);
   // How long a datagram waited for this process is no delay of the path.
   Set(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1);
   int segment_bytes = 0;

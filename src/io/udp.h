@@ -1,6 +1,6 @@
-// UDP sockets as the tunnel uses them: coalesced reads, segmented sends, the local address of each
-// arrival and its time, no fragmentation outside, and steering by lane among the sockets of one
-// port.
+// UDP sockets as the tunnel uses them: braid's mark, coalesced reads, segmented sends, the local
+// address of each arrival and its time, no fragmentation outside, and steering by lane among the
+// sockets of one port.
 #pragma once
 
 #include <string>
@@ -19,7 +19,6 @@ struct UdpSocketOptions {
   std::string interface;  // to bind to as well, when not empty
   bool reuse_port = false;
   bool coalesce = true;  // one read may bring several datagrams
-  uint32_t mark = 0;     // see own_mark.h; what may not set it goes without
 };
 
 struct UdpSocket {

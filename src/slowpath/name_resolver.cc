@@ -26,7 +26,7 @@ constexpr int kTimeoutMs = 2000;
 constexpr int kTries = 3;
 
 int SetMark(ares_socket_t fd, int, void*) {
-  setsockopt(fd, SOL_SOCKET, SO_MARK, &kOwnMark, sizeof(kOwnMark));
+  SetOwnMark(fd);
   return 0;
 }
 

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "io/own_mark.h"
 
 namespace braid {
 namespace {
@@ -57,7 +56,7 @@ absl::StatusOr<std::shared_ptr<TunnelSockets::Group>> TunnelSockets::OpenClientG
   auto made = std::make_shared<Group>();
   made->of_workers.group = group;
   made->of_workers.by_worker.resize(static_cast<size_t>(workers_));
-  UdpSocketOptions options{.address = address, .interface = binding.device, .mark = kOwnMark};
+  UdpSocketOptions options{.address = address, .interface = binding.device};
   // One for each lane, one for the bonds of each worker, and the slow lane's.
   for (int i = 0; i <= lanes_ + workers_; ++i) {
     const bool slow = i == lanes_ + workers_;
@@ -82,7 +81,7 @@ absl::Status TunnelSockets::OpenServerGroup(const Endpoint& listen, uint16_t gro
   auto made = std::make_shared<Group>();
   made->of_workers.group = group;
   made->of_workers.by_worker.resize(static_cast<size_t>(workers_));
-  UdpSocketOptions options{.address = listen.address, .port = listen.port, .mark = kOwnMark};
+  UdpSocketOptions options{.address = listen.address, .port = listen.port};
   // Workers share the port, which would also let another program of this user share it.
   if (auto alone = OpenUdp(options); !alone.ok()) return alone.status();
   options.reuse_port = true;
