@@ -10,8 +10,9 @@
 #include <cassert>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <string_view>
+
+#include "base/c_pointer.h"
 
 namespace braid {
 namespace {
@@ -33,19 +34,17 @@ void Require(bool condition, const char* what) {
 
 // One context per thread and one fetch per process: a fetch costs more than a MAC.
 EVP_MAC_CTX* MacContext() {
-  struct Free {
-    void operator()(EVP_MAC_CTX* context) const { EVP_MAC_CTX_free(context); }
-  };
+  using Context = CPointer<EVP_MAC_CTX, EVP_MAC_CTX_free>;
   static EVP_MAC* const algorithm = EVP_MAC_fetch(nullptr, OSSL_MAC_NAME_BLAKE2SMAC, nullptr);
   Require(algorithm != nullptr, "OpenSSL offers no BLAKE2SMAC");
-  thread_local const std::unique_ptr<EVP_MAC_CTX, Free> context = [] {
+  thread_local const Context context = [] {
     EVP_MAC_CTX* fresh = EVP_MAC_CTX_new(algorithm);
     size_t size = kMacBytes;
     const OSSL_PARAM parameters[] = {OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_SIZE, &size),
                                      OSSL_PARAM_construct_end()};
     Require(fresh != nullptr && EVP_MAC_CTX_set_params(fresh, parameters) == 1,
             "no context for BLAKE2SMAC");
-    return std::unique_ptr<EVP_MAC_CTX, Free>(fresh);
+    return Context(fresh);
   }();
   return context.get();
 }

@@ -8,8 +8,7 @@
 #include <netlink/route/link.h>
 #include <sys/socket.h>
 
-#include <memory>
-
+#include "base/c_pointer.h"
 #include "base/limits.h"
 #include "io/own_mark.h"
 #include "io/unique_fd.h"
@@ -35,8 +34,7 @@ absl::StatusOr<Device> Open(const std::string& name) {
 }
 
 absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
-  const std::unique_ptr<nl_msg, NetlinkFreer<nlmsg_free>> message(
-      nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK));
+  const NetlinkMessage message(nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK));
   ifinfomsg header{};
   header.ifi_index = device.index;
   header.ifi_flags = IFF_UP;
@@ -54,7 +52,7 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
 }
 
 absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
-  const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
+  const CPointer<rtnl_addr, rtnl_addr_put> address(rtnl_addr_alloc());
   const NetlinkAddress local = ToNetlink(prefix);
   rtnl_addr_set_ifindex(address.get(), device.index);
   rtnl_addr_set_local(address.get(), local.get());
@@ -71,7 +69,7 @@ absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
 UniqueFd Connected(const Endpoint& remote, const IpAddress& local, const std::string& interface) {
   UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd) return {};
-  setsockopt(fd.get(), SOL_SOCKET, SO_MARK, &kOwnMark, sizeof(kOwnMark));
+  SetOwnMark(fd.get());
   if (!interface.empty()) {
     setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
                static_cast<socklen_t>(interface.size()));
@@ -109,7 +107,7 @@ absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name) {
   rtnl_link* found = nullptr;
   const int result = rtnl_link_get_kernel(device->socket.get(), device->index, nullptr, &found);
   if (result < 0) return NetlinkError(result, "cannot read the counters of \"" + name + "\"");
-  const std::unique_ptr<rtnl_link, NetlinkFreer<rtnl_link_put>> link(found);
+  const CPointer<rtnl_link, rtnl_link_put> link(found);
   return rtnl_link_get_stat(link.get(), RTNL_LINK_TX_DROPPED);
 }
 

@@ -6,26 +6,18 @@
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 
-#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/address.h"
+#include "base/c_pointer.h"
 
 namespace braid {
 
-template <auto kFree>
-struct NetlinkFreer {
-  template <typename T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
-using NetlinkMessage = std::unique_ptr<nl_msg, NetlinkFreer<nlmsg_free>>;
-using NetlinkSocket = std::unique_ptr<nl_sock, NetlinkFreer<nl_socket_free>>;
-
-using NetlinkAddress = std::unique_ptr<nl_addr, NetlinkFreer<nl_addr_put>>;
+using NetlinkMessage = CPointer<nl_msg, nlmsg_free>;
+using NetlinkSocket = CPointer<nl_sock, nl_socket_free>;
+using NetlinkAddress = CPointer<nl_addr, nl_addr_put>;
 
 inline NetlinkAddress ToNetlink(const IpPrefix& prefix) {
   const IpAddress& address = prefix.address;

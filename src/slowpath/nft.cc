@@ -5,12 +5,12 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "base/c_pointer.h"
 #include "io/own_mark.h"
 #include "io/unique_fd.h"
 
@@ -26,10 +26,6 @@ constexpr int kFilterPriority = 0;
 constexpr int kNeighbourTypes[] = {133, 135, 136};  // router and neighbour solicitation, answers
 constexpr int kMulticastReportTypes[] = {131, 132, 143};
 
-struct FreeContext {
-  void operator()(nft_ctx* context) const { nft_ctx_free(context); }
-};
-
 struct NftResult {
   int code = 0;
   std::string error;
@@ -44,7 +40,7 @@ bool HasSocket() {
 
 NftResult Run(const Json& commands) {
   if (!HasSocket()) return {-1, "this kernel has no nftables, or no file descriptor is left"};
-  const std::unique_ptr<nft_ctx, FreeContext> context(nft_ctx_new(NFT_CTX_DEFAULT));
+  const CPointer<nft_ctx, nft_ctx_free> context(nft_ctx_new(NFT_CTX_DEFAULT));
   if (context == nullptr) return {-1, "no memory"};
   nft_ctx_output_set_flags(context.get(), NFT_CTX_OUTPUT_JSON);
   nft_ctx_buffer_output(context.get());

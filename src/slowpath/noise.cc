@@ -8,7 +8,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
+
+#include "base/c_pointer.h"
 
 namespace braid {
 namespace {
@@ -35,16 +36,14 @@ void EnsureSodium() {
 
 // One context per thread and one fetch per process: a fetch costs more than a hash.
 EVP_MD_CTX* DigestContext() {
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
+  using Context = CPointer<EVP_MD_CTX, EVP_MD_CTX_free>;
   static const EVP_MD* const digest = EVP_MD_fetch(nullptr, "BLAKE2S-256", nullptr);
   Require(digest != nullptr, "OpenSSL offers no BLAKE2S-256");
-  thread_local const std::unique_ptr<EVP_MD_CTX, Free> context = [] {
+  thread_local const Context context = [] {
     EVP_MD_CTX* fresh = EVP_MD_CTX_new();
     Require(fresh != nullptr && EVP_DigestInit_ex2(fresh, digest, nullptr) == 1,
             "no context for BLAKE2S-256");
-    return std::unique_ptr<EVP_MD_CTX, Free>(fresh);
+    return Context(fresh);
   }();
   Require(EVP_DigestInit_ex2(context.get(), nullptr, nullptr) == 1, "BLAKE2S-256 does not start");
   return context.get();

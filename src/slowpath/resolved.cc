@@ -5,9 +5,9 @@
 
 #include <cstring>
 #include <filesystem>
-#include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "base/c_pointer.h"
 #include "base/clock.h"
 
 namespace braid {
@@ -18,15 +18,8 @@ constexpr char kPath[] = "/org/freedesktop/resolve1";
 constexpr char kInterface[] = "org.freedesktop.resolve1.Manager";
 constexpr uint64_t kPatienceUs = 2 * kSecondNs / kMicrosecondNs;
 
-template <auto kUnref>
-struct Unref {
-  template <typename T>
-  void operator()(T* object) const {
-    kUnref(object);
-  }
-};
-using Bus = std::unique_ptr<sd_bus, Unref<sd_bus_flush_close_unref>>;
-using Message = std::unique_ptr<sd_bus_message, Unref<sd_bus_message_unref>>;
+using Bus = CPointer<sd_bus, sd_bus_flush_close_unref>;
+using Message = CPointer<sd_bus_message, sd_bus_message_unref>;
 
 Bus OpenBus() {
   sd_bus* bus = nullptr;

@@ -10,15 +10,15 @@
 #include <sys/socket.h>
 
 #include <cstring>
-#include <memory>
 #include <thread>
 
+#include "base/c_pointer.h"
 #include "slowpath/netlink.h"
 
 namespace braid {
 namespace {
 
-using Link = std::unique_ptr<rtnl_link, NetlinkFreer<rtnl_link_put>>;
+using Link = CPointer<rtnl_link, rtnl_link_put>;
 
 absl::Status SetUp(const std::string& name) {
   auto socket = OpenRtnetlink();
@@ -36,7 +36,7 @@ absl::Status AddAddress(const std::string& name, const IpPrefix& prefix) {
   auto socket = OpenRtnetlink();
   if (!socket.ok()) return socket.status();
   const NetlinkAddress local = ToNetlink(prefix);
-  const std::unique_ptr<rtnl_addr, NetlinkFreer<rtnl_addr_put>> address(rtnl_addr_alloc());
+  const CPointer<rtnl_addr, rtnl_addr_put> address(rtnl_addr_alloc());
   rtnl_addr_set_ifindex(address.get(), static_cast<int>(if_nametoindex(name.c_str())));
   rtnl_addr_set_local(address.get(), local.get());
   const int result = rtnl_addr_add(socket->get(), address.get(), 0);
