@@ -1,5 +1,7 @@
 #include "slowpath/bring_up.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -62,6 +64,12 @@ absl::Status BringUp::Make(const std::vector<HostChange>& wanted) {
   return absl::OkStatus();
 }
 
+// A table of this name was made, so one that is there in its place is taken for ours.
+absl::Status BringUp::MakeAgain(const HostChange& change) {
+  const auto* table = std::get_if<NftTable>(&change);
+  return table != nullptr ? host_.Replace(*table) : host_.Make(change);
+}
+
 absl::Status BringUp::Replace(const NftTable& before, const NftTable& now) {
   if (absl::Status status = journal_.Exchange(before, now); !status.ok()) return status;
   return host_.Replace(now);
@@ -80,29 +88,11 @@ absl::Status BringUp::ReplaceFile(const std::string& path, const std::string& co
   return Make(*std::move(file));
 }
 
-absl::Status BringUp::TakeBack(const HostChange& change) {
-  const absl::Status status = host_.TakeBack(change);
-  if (!status.ok() && !IsChangedSince(status)) return status;
-  if (!status.ok()) report_(std::string(status.message()));
-  return journal_.StrikeOut({change});
-}
-
-absl::Status BringUp::TakeBackAll() {
-  if (changes().empty()) return absl::OkStatus();
-  const Whereabouts here = WhereaboutsOfThisProcess();
-  const bool same_boot = journal_.where().boot == here.boot;
-  const bool same_network = journal_.where().network_namespace == here.network_namespace;
-  if (same_boot && !same_network && IsNetworkAlive(journal_.where().network_namespace)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("what is to be taken back was done in the network namespace ",
-                     journal_.where().network_namespace, ", and this is ", here.network_namespace,
-                     ": run \"braid cleanup\" there"));
-  }
+absl::Status BringUp::TakeBack(const std::vector<HostChange>& changes) {
   absl::Status first;
   std::vector<HostChange> over;
-  for (auto change = changes().rbegin(); change != changes().rend(); ++change) {
-    const bool is_gone = EndsWithBoot(*change) && !(same_boot && same_network);
-    const absl::Status status = is_gone ? absl::OkStatus() : host_.TakeBack(*change);
+  for (auto change = changes.rbegin(); change != changes.rend(); ++change) {
+    const absl::Status status = host_.TakeBack(*change);
     if (!status.ok()) report_(std::string(status.message()));
     if (status.ok() || IsChangedSince(status)) {
       over.push_back(*change);
@@ -113,6 +103,25 @@ absl::Status BringUp::TakeBackAll() {
   // All at once: until then taking back again does no harm.
   const absl::Status struck = journal_.StrikeOut(over);
   return first.ok() ? struck : first;
+}
+
+absl::Status BringUp::TakeBackAll() {
+  if (changes().empty()) return absl::OkStatus();
+  const Whereabouts here = WhereaboutsOfThisProcess();
+  const bool same_boot = journal_.where().boot == here.boot;
+  const bool same_network = journal_.where().network_namespace == here.network_namespace;
+  if (same_boot && same_network) return TakeBack(std::vector<HostChange>(changes()));
+  if (same_boot && IsNetworkAlive(journal_.where().network_namespace)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("what is to be taken back was done in the network namespace ",
+                     journal_.where().network_namespace, ", and this is ", here.network_namespace,
+                     ": run \"braid cleanup\" there"));
+  }
+  std::vector<HostChange> gone, left;
+  std::partition_copy(changes().begin(), changes().end(), std::back_inserter(gone),
+                      std::back_inserter(left), EndsWithBoot);
+  if (absl::Status status = journal_.StrikeOut(gone); !status.ok()) return status;
+  return TakeBack(left);
 }
 
 }  // namespace braid

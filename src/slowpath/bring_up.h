@@ -30,17 +30,18 @@ class BringUp {
   [[nodiscard]] absl::Status Make(const HostChange& change);
   // The same, one after the other. After an error those before it stand.
   [[nodiscard]] absl::Status Make(const std::vector<HostChange>& changes);
-  // One that was made, and that somebody has taken away.
-  [[nodiscard]] absl::Status MakeAgain(const HostChange& change) { return host_.Make(change); }
+  // One that was made, and that somebody has taken away or, a table, changed.
+  [[nodiscard]] absl::Status MakeAgain(const HostChange& change);
   [[nodiscard]] absl::Status Replace(const NftTable& before, const NftTable& now);
   // Nothing to do where it has that value. NotFound: this machine has no such sysctl.
   [[nodiscard]] absl::Status SetSysctl(const std::string& path, const std::string& value);
   [[nodiscard]] absl::Status ReplaceFile(const std::string& path, const std::string& contents);
 
-  // One that Make() made. What cannot be taken back now stays in the journal.
-  [[nodiscard]] absl::Status TakeBack(const HostChange& change);
-  // All that the journal names, the newest first. One that fails does not keep the others from
-  // being taken back; the first error is returned.
+  // Those that Make() made, in the order of the journal; the last comes first. One that fails does
+  // not keep the others from being taken back, and stays in the journal; the first error is
+  // returned.
+  [[nodiscard]] absl::Status TakeBack(const std::vector<HostChange>& changes);
+  // All that the journal names, as well.
   [[nodiscard]] absl::Status TakeBackAll();
 
   const std::vector<HostChange>& changes() const { return journal_.changes(); }

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <set>
 #include <system_error>
 
 #include "absl/strings/cord.h"
@@ -134,9 +135,43 @@ struct TakerBack {
   }
 };
 
+bool IsRouteOrRule(const HostChange& change) {
+  return std::holds_alternative<OwnRoute>(change) || std::holds_alternative<OwnRule>(change);
+}
+
+// Braid's own routes of the tables that are named, and its own rules of the families: one question
+// to the kernel each.
+absl::StatusOr<std::set<HostChange>> ReadWhatIsLike(const std::vector<HostChange>& changes) {
+  std::set<std::pair<IpAddress::Family, uint32_t>> tables;
+  std::set<IpAddress::Family> families;
+  for (const HostChange& change : changes) {
+    if (const auto* route = std::get_if<OwnRoute>(&change)) {
+      tables.emplace(route->to.address.family, route->table);
+    } else if (const auto* rule = std::get_if<OwnRule>(&change)) {
+      families.insert(rule->family);
+    }
+  }
+  std::set<HostChange> found;
+  for (const auto& [family, table] : tables) {
+    auto routes = OwnRoutesIn(family, table);
+    if (!routes.ok()) return routes.status();
+    found.insert(routes->begin(), routes->end());
+  }
+  for (const IpAddress::Family family : families) {
+    auto rules = OwnRules(family);
+    if (!rules.ok()) return rules.status();
+    found.insert(rules->begin(), rules->end());
+  }
+  return found;
+}
+
 struct Finder {
-  absl::StatusOr<bool> operator()(const OwnRoute& route) const { return HasRoute(route); }
-  absl::StatusOr<bool> operator()(const OwnRule& rule) const { return HasRule(rule); }
+  template <typename RouteOrRule>
+  absl::StatusOr<bool> operator()(const RouteOrRule& wanted) const {
+    const auto found = ReadWhatIsLike({wanted});
+    if (!found.ok()) return found.status();
+    return found->contains(wanted);
+  }
   absl::StatusOr<bool> operator()(const NftTable& table) const { return HasTable(table); }
   absl::StatusOr<bool> operator()(const Sysctl& sysctl) const {
     return HostFiles().Read(sysctl.path).value_or("") == sysctl.ours;
@@ -190,13 +225,55 @@ absl::StatusOr<ReplacedFile> ThisHost::LookAtFile(const std::string& path,
   return file;
 }
 
-absl::Status ThisHost::Make(const HostChange& change) { return std::visit(Maker(), change); }
-absl::Status ThisHost::Replace(const NftTable& table) { return ReplaceTable(table); }
+absl::Status ThisHost::Make(const HostChange& change) {
+  if (absl::Status status = std::visit(Maker(), change); !status.ok()) return status;
+  const auto* table = std::get_if<NftTable>(&change);
+  return table != nullptr ? Remember(*table) : absl::OkStatus();
+}
+
+absl::Status ThisHost::Replace(const NftTable& table) {
+  if (absl::Status status = ReplaceTable(table); !status.ok()) return status;
+  return Remember(table);
+}
+
 absl::Status ThisHost::TakeBack(const HostChange& change) {
   return std::visit(TakerBack(), change);
 }
 absl::StatusOr<bool> ThisHost::IsThere(const HostChange& change) {
   return std::visit(Finder(), change);
+}
+
+absl::StatusOr<std::vector<HostChange>> ThisHost::Missing(const std::vector<HostChange>& changes) {
+  const auto routes_and_rules = ReadWhatIsLike(changes);
+  if (!routes_and_rules.ok()) return routes_and_rules.status();
+  std::vector<HostChange> missing;
+  for (const HostChange& change : changes) {
+    absl::StatusOr<bool> is_there = routes_and_rules->contains(change);
+    if (const auto* table = std::get_if<NftTable>(&change)) {
+      is_there = IsAsMade(*table);
+    } else if (!IsRouteOrRule(change)) {
+      is_there = IsThere(change);
+    }
+    if (!is_there.ok()) return is_there.status();
+    if (!*is_there) missing.push_back(change);
+  }
+  return missing;
+}
+
+// nftables shows rules in its own words, which are known once it was asked.
+absl::Status ThisHost::Remember(const NftTable& table) {
+  auto shown = ShowTable(table);
+  if (!shown.ok()) return shown.status();
+  tables_.insert_or_assign(table.family + " " + table.name, std::pair(table, *std::move(shown)));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> ThisHost::IsAsMade(const NftTable& table) {
+  const auto made = tables_.find(table.family + " " + table.name);
+  if (made == tables_.end() || made->second.first != table) return false;
+  const auto shown = ShowTable(table);
+  if (!shown.ok()) return shown.status();
+  return *shown == made->second.second;
 }
 
 }  // namespace braid

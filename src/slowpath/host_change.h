@@ -2,6 +2,7 @@
 // by somebody who knows nothing else: it stands in the journal (journal.h) before it is made.
 #pragma once
 
+#include <compare>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -20,7 +21,7 @@ struct NftTable {
   // Of libnftables' JSON, an array of commands that fill the table; as text.
   std::string contents;
 
-  bool operator==(const NftTable&) const = default;
+  auto operator<=>(const NftTable&) const = default;
 };
 inline constexpr std::string_view kOwnTablePrefix = "braid_";
 
@@ -30,7 +31,7 @@ struct Sysctl {
   std::string before;
   std::string ours;
 
-  bool operator==(const Sysctl&) const = default;
+  auto operator<=>(const Sysctl&) const = default;
 };
 
 // The only file that is ever replaced, whatever a journal says.
@@ -47,7 +48,7 @@ struct ReplacedFile {
   uint32_t group = 0;
   std::string ours;
 
-  bool operator==(const ReplacedFile&) const = default;
+  auto operator<=>(const ReplacedFile&) const = default;
 };
 
 using HostChange = std::variant<OwnRoute, OwnRule, NftTable, Sysctl, ReplacedFile>;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "slowpath/host_files.h"
@@ -91,22 +93,27 @@ absl::Status HostNetwork::ChooseTable() {
       "by whom"));
 }
 
-bool HostNetwork::HasMade(const HostChange& change) const {
-  const auto& made = bring_up_.changes();
-  return std::find(made.begin(), made.end(), change) != made.end();
+absl::StatusOr<std::vector<HostChange>> HostNetwork::ToBeThere() const {
+  std::vector<HostChange> wanted;
+  std::copy_if(bring_up_.changes().begin(), bring_up_.changes().end(), std::back_inserter(wanted),
+               IsPlanned);
+  if (!config_.network.kill_switch) return wanted;
+  auto kill_switch = KeptKillSwitch(config_.security.state_dir);
+  if (!kill_switch.ok()) return kill_switch.status();
+  if (*kill_switch) wanted.push_back(**std::move(kill_switch));
+  return wanted;
 }
 
 // Other programs flush rule sets, remove routes that are not theirs, or take a device down and up.
 absl::Status HostNetwork::Heal() {
-  for (const HostChange& change : bring_up_.changes()) {
-    if (!IsPlanned(change)) continue;
-    const auto is_there = host_.IsThere(change);
-    if (!is_there.ok()) return is_there.status();
-    if (*is_there) continue;
+  const auto wanted = ToBeThere();
+  if (!wanted.ok()) return wanted.status();
+  const auto missing = host_.Missing(*wanted);
+  if (!missing.ok()) return missing.status();
+  for (const HostChange& change : *missing) {
     if (absl::Status status = bring_up_.MakeAgain(change); !status.ok()) return status;
   }
-  if (!config_.network.kill_switch) return absl::OkStatus();
-  return HoldKillSwitch(config_.security.state_dir);
+  return absl::OkStatus();
 }
 
 // A table whose contents are to be others is exchanged, so that it is never missing.
@@ -114,10 +121,12 @@ absl::Status HostNetwork::ExchangeTables(const std::vector<HostChange>& wanted) 
   const std::vector<HostChange> made = bring_up_.changes();
   for (const HostChange& one : wanted) {
     const auto* now = std::get_if<NftTable>(&one);
-    if (now == nullptr || HasMade(one)) continue;
+    if (now == nullptr) continue;
     for (const HostChange& other : made) {
       const auto* before = std::get_if<NftTable>(&other);
-      if (before == nullptr || before->family != now->family || before->name != now->name) continue;
+      const bool is_of_its_name =
+          before != nullptr && before->family == now->family && before->name == now->name;
+      if (!is_of_its_name || *before == *now) continue;
       if (absl::Status status = bring_up_.Replace(*before, *now); !status.ok()) return status;
     }
   }
@@ -127,18 +136,16 @@ absl::Status HostNetwork::ExchangeTables(const std::vector<HostChange>& wanted) 
 // First what is to come, then what is to go, so that nothing takes the other way in between.
 absl::Status HostNetwork::Reconcile(const std::vector<HostChange>& wanted) {
   if (absl::Status status = ExchangeTables(wanted); !status.ok()) return status;
-  std::vector<HostChange> missing;
-  for (const HostChange& change : wanted) {
-    if (!HasMade(change)) missing.push_back(change);
-  }
+  const std::set<HostChange> made(bring_up_.changes().begin(), bring_up_.changes().end());
+  const std::set<HostChange> to_be(wanted.begin(), wanted.end());
+  std::vector<HostChange> missing, over;
+  std::copy_if(wanted.begin(), wanted.end(), std::back_inserter(missing),
+               [&made](const HostChange& change) { return !made.contains(change); });
+  std::copy_if(
+      bring_up_.changes().begin(), bring_up_.changes().end(), std::back_inserter(over),
+      [&to_be](const HostChange& change) { return IsPlanned(change) && !to_be.contains(change); });
   if (absl::Status status = bring_up_.Make(missing); !status.ok()) return status;
-  const std::vector<HostChange> made = bring_up_.changes();
-  for (auto change = made.rbegin(); change != made.rend(); ++change) {
-    const bool is_wanted = std::find(wanted.begin(), wanted.end(), *change) != wanted.end();
-    if (!IsPlanned(*change) || is_wanted) continue;
-    if (absl::Status status = bring_up_.TakeBack(*change); !status.ok()) return status;
-  }
-  return absl::OkStatus();
+  return bring_up_.TakeBack(over);
 }
 
 // A device may go between two looks at it; then there is nothing to be set.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "slowpath/bring_up.h"
 #include "slowpath/config.h"
 #include "slowpath/net_snapshot.h"
@@ -40,7 +41,7 @@ class HostNetwork {
 
  private:
   absl::Status ChooseTable();
-  bool HasMade(const HostChange& change) const;
+  absl::StatusOr<std::vector<HostChange>> ToBeThere() const;
   bool HasMadeSysctl(const std::string& path) const;
   absl::Status Heal();
   absl::Status ExchangeTables(const std::vector<HostChange>& wanted);

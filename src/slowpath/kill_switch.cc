@@ -62,17 +62,11 @@ absl::Status EngageKillSwitch(const std::string& state_dir, const std::string& d
   return ReplaceTable(KillSwitchTable({all.begin(), all.end()}));
 }
 
-absl::Status LoadKillSwitch(const std::string& state_dir) {
+absl::StatusOr<std::optional<NftTable>> KeptKillSwitch(const std::string& state_dir) {
   const auto devices = ReadDevices(state_dir);
   if (!devices.ok()) return devices.status();
-  if (devices->empty()) return absl::OkStatus();
-  return ReplaceTable(KillSwitchTable({devices->begin(), devices->end()}));
-}
-
-absl::Status HoldKillSwitch(const std::string& state_dir) {
-  const auto is_there = HasTable(KillSwitchTable({}));
-  if (!is_there.ok()) return is_there.status();
-  return *is_there ? absl::OkStatus() : LoadKillSwitch(state_dir);
+  if (devices->empty()) return std::nullopt;
+  return KillSwitchTable({devices->begin(), devices->end()});
 }
 
 // The table first: as long as the file is there, another attempt knows what is to be done.

@@ -2,9 +2,12 @@
 // daemon; the devices that it is for stand in a file.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "slowpath/host_change.h"
 
 namespace braid {
 
@@ -12,10 +15,9 @@ namespace braid {
 // the earlier table, without a gap.
 [[nodiscard]] absl::Status EngageKillSwitch(const std::string& state_dir,
                                             const std::string& device);
-// As it was when it was engaged last. OK where it never was, or was lifted since.
-[[nodiscard]] absl::Status LoadKillSwitch(const std::string& state_dir);
-// Puts it back where somebody has taken it away, as by flushing all of nftables' rules.
-[[nodiscard]] absl::Status HoldKillSwitch(const std::string& state_dir);
+// The table as it was engaged last, also where somebody has taken it away, as by flushing all of
+// nftables' rules. Nothing where it never was, or was lifted since.
+absl::StatusOr<std::optional<NftTable>> KeptKillSwitch(const std::string& state_dir);
 // For good. OK where there is none.
 [[nodiscard]] absl::Status LiftKillSwitch(const std::string& state_dir);
 bool IsKillSwitchKept(const std::string& state_dir);

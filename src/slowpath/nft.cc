@@ -125,6 +125,13 @@ Json DevicesOf(const std::vector<std::string>& devices) {
   return SetOf(Json(devices));
 }
 
+// What the kernel numbers anew whenever it is made again.
+void ForgetHandles(Json& json) {
+  if (json.is_object()) json.erase("handle");
+  if (!json.is_structured()) return;
+  for (Json& member : json) ForgetHandles(member);
+}
+
 // What comes before the table's contents, and those, are one transaction.
 absl::Status Fill(const NftTable& table, Json commands) {
   const Json contents = Json::parse(table.contents, nullptr, false);
@@ -152,6 +159,23 @@ absl::StatusOr<bool> HasTable(const NftTable& table) {
     const auto found = object.find("table");
     return found != object.end() && found->value("name", "") == table.name;
   });
+}
+
+absl::StatusOr<std::string> ShowTable(const NftTable& table) {
+  const NftResult result = Run(Json::array({{{"list", NameOf(table)}}}));
+  if (result.code != 0) {
+    const auto is_there = HasTable(table);
+    if (!is_there.ok()) return is_there.status();
+    if (!*is_there) return "";
+    return absl::UnavailableError(
+        absl::StrCat("cannot read ", Describe(table), ": ", result.error));
+  }
+  Json listed = Json::parse(result.output, nullptr, false);
+  if (!listed.is_object() || !listed.contains("nftables")) {
+    return absl::DataLossError(absl::StrCat("cannot read ", Describe(table)));
+  }
+  ForgetHandles(listed);
+  return listed.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 absl::Status MakeTable(const NftTable& table) {

@@ -19,6 +19,9 @@ namespace braid {
 // The same, in the place of one of its name if there is one, without a gap.
 [[nodiscard]] absl::Status ReplaceTable(const NftTable& table);
 absl::StatusOr<bool> HasTable(const NftTable& table);
+// All that is in the table of this name now, in nftables' own words; the same text as long as
+// nobody changes it. Empty where there is none.
+absl::StatusOr<std::string> ShowTable(const NftTable& table);
 // OK also where there is none.
 [[nodiscard]] absl::Status RemoveTable(const NftTable& table);
 

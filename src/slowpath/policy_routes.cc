@@ -7,16 +7,20 @@
 #include <netlink/msg.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
 #include <optional>
-#include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "slowpath/netlink.h"
 
 namespace braid {
 namespace {
+
+constexpr int kTries = 5;  // what changes while it is read is read again
 
 int FamilyOf(IpAddress::Family family) {
   return family == IpAddress::Family::kV4 ? AF_INET : AF_INET6;
@@ -105,87 +109,103 @@ uint32_t NumberIn(nlattr* attribute, uint32_t otherwise) {
   return attribute != nullptr ? nla_get_u32(attribute) : otherwise;
 }
 
-// Any route of a table; or, where there is one, those like it.
-struct RouteSearch {
+// What a dump of a table brings.
+struct TableReading {
   uint32_t table = 0;
-  const OwnRoute* like = nullptr;
-  bool found = false;
+  bool in_use = false;  // by whomever
+  std::vector<OwnRoute> own = {};
+  std::map<uint32_t, std::string> device_names = {};  // asked for once each
 };
 
-bool IsLike(const OwnRoute& route, const rtmsg& header,
-            const std::array<nlattr*, RTA_MAX + 1>& attributes) {
-  const IpPrefix to = route.to.Network();
-  const auto bytes = static_cast<size_t>(to.address.bytes_used());
-  const nlattr* destination = attributes[RTA_DST];
-  const bool same_destination =
-      destination == nullptr
-          ? to.length == 0
-          : nla_len(destination) == static_cast<int>(bytes) &&
-                std::memcmp(nla_data(destination), to.address.bytes.data(), bytes) == 0;
-  if (header.rtm_protocol != kOwnProtocol || header.rtm_dst_len != to.length || !same_destination) {
-    return false;
-  }
-  if (route.type == OwnRoute::Type::kThrow) return header.rtm_type == RTN_THROW;
-  return header.rtm_type == RTN_UNICAST &&
-         NumberIn(attributes[RTA_OIF], 0) == if_nametoindex(route.device.c_str());
+const std::string& NameOfDevice(uint32_t index, std::map<uint32_t, std::string>& known) {
+  const auto [entry, is_new] = known.try_emplace(index);
+  char name[IF_NAMESIZE];
+  if (is_new && if_indextoname(index, name) != nullptr) entry->second = name;
+  return entry->second;
+}
+
+IpPrefix DestinationOf(const rtmsg& header, const nlattr* destination) {
+  IpPrefix to;
+  to.length = header.rtm_dst_len;
+  to.address.family =
+      header.rtm_family == AF_INET ? IpAddress::Family::kV4 : IpAddress::Family::kV6;
+  if (destination == nullptr) return to;  // all of it
+  const auto bytes = static_cast<size_t>(std::min(nla_len(destination), to.address.bytes_used()));
+  std::memcpy(to.address.bytes.data(), nla_data(destination), bytes);
+  return to;
 }
 
 int LookAtRoute(nl_msg* message, void* to) {
-  auto& search = *static_cast<RouteSearch*>(to);
+  auto& reading = *static_cast<TableReading*>(to);
   nlmsghdr* header = nlmsg_hdr(message);
   if (header->nlmsg_type != RTM_NEWROUTE) return NL_OK;
   const auto attributes = AttributesOf<RTA_MAX, rtmsg>(header);
   if (!attributes) return NL_OK;
   const auto& route = *static_cast<const rtmsg*>(nlmsg_data(header));
-  if (NumberIn((*attributes)[RTA_TABLE], route.rtm_table) != search.table) return NL_OK;
-  search.found |= search.like == nullptr || IsLike(*search.like, route, *attributes);
+  if (NumberIn((*attributes)[RTA_TABLE], route.rtm_table) != reading.table) return NL_OK;
+  reading.in_use = true;
+  if (route.rtm_protocol != kOwnProtocol) return NL_OK;
+  OwnRoute own{.to = DestinationOf(route, (*attributes)[RTA_DST]), .table = reading.table};
+  if (route.rtm_type == RTN_THROW) {
+    own.type = OwnRoute::Type::kThrow;
+  } else if (route.rtm_type == RTN_UNICAST) {
+    own.device = NameOfDevice(NumberIn((*attributes)[RTA_OIF], 0), reading.device_names);
+  } else {
+    return NL_OK;
+  }
+  reading.own.push_back(std::move(own));
   return NL_OK;
 }
 
-struct RuleSearch {
-  const OwnRule& like;
-  bool found = false;
-};
-
 int LookAtRule(nl_msg* message, void* to) {
-  auto& search = *static_cast<RuleSearch*>(to);
   nlmsghdr* header = nlmsg_hdr(message);
   if (header->nlmsg_type != RTM_NEWRULE) return NL_OK;
   const auto attributes = AttributesOf<FRA_MAX, fib_rule_hdr>(header);
   if (!attributes) return NL_OK;
   const auto& rule = *static_cast<const fib_rule_hdr*>(nlmsg_data(header));
   nlattr* protocol = (*attributes)[FRA_PROTOCOL];
-  search.found |= rule.family == FamilyOf(search.like.family) &&
-                  (rule.flags & FIB_RULE_INVERT) != 0 && protocol != nullptr &&
-                  nla_get_u8(protocol) == kOwnProtocol &&
-                  NumberIn((*attributes)[FRA_PRIORITY], 0) == search.like.priority &&
-                  NumberIn((*attributes)[FRA_FWMARK], 0) == search.like.unless_mark &&
-                  NumberIn((*attributes)[FRA_TABLE], rule.table) == search.like.table;
+  const bool is_own = protocol != nullptr && nla_get_u8(protocol) == kOwnProtocol &&
+                      (rule.flags & FIB_RULE_INVERT) != 0;
+  if (!is_own) return NL_OK;
+  static_cast<std::vector<OwnRule>*>(to)->push_back(
+      {.family = rule.family == AF_INET ? IpAddress::Family::kV4 : IpAddress::Family::kV6,
+       .priority = NumberIn((*attributes)[FRA_PRIORITY], 0),
+       .unless_mark = NumberIn((*attributes)[FRA_FWMARK], 0),
+       .table = NumberIn((*attributes)[FRA_TABLE], rule.table)});
   return NL_OK;
 }
 
-// The kernel gives only what is in the table, where it can.
-absl::Status Dump(nl_msg* request, nl_recvmsg_msg_cb_t take, void* to, const char* what) {
-  const auto socket = OpenRtnetlink();
-  if (!socket.ok()) return socket.status();
-  const int on = 1;
-  setsockopt(nl_socket_get_fd(socket->get()), SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on, sizeof(on));
-  nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, take, to);
-  int result = nl_send_auto(socket->get(), request);
-  if (result >= 0) result = nl_recvmsgs_default(socket->get());
-  // A table that never was; what changed while it was read is looked at again another time.
-  const bool is_answer = result >= 0 || result == -NLE_DUMP_INTR || result == -NLE_OBJ_NOTFOUND;
-  if (is_answer) return absl::OkStatus();
+// `reading` as it is, filled by `take`. The kernel gives only what is asked for, where it can.
+template <typename Header, typename Reading>
+absl::StatusOr<Reading> Dump(int type, const Header& header, std::optional<uint32_t> table,
+                             nl_recvmsg_msg_cb_t take, const Reading& empty, const char* what) {
+  int result = 0;
+  for (int i = 0; i < kTries; ++i) {
+    // What is left of an interrupted dump goes with its socket.
+    const auto socket = OpenRtnetlink();
+    if (!socket.ok()) return socket.status();
+    const int on = 1;
+    setsockopt(nl_socket_get_fd(socket->get()), SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on,
+               sizeof(on));
+    const NetlinkMessage request(nlmsg_alloc_simple(type, NLM_F_REQUEST | NLM_F_DUMP));
+    Header copy = header;
+    nlmsg_append(request.get(), &copy, sizeof(copy), NLMSG_ALIGNTO);
+    if (table) nla_put_u32(request.get(), RTA_TABLE, *table);
+    Reading reading = empty;
+    nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, take, &reading);
+    result = nl_send_auto(socket->get(), request.get());
+    if (result >= 0) result = nl_recvmsgs_default(socket->get());
+    // A table that never was has no routes.
+    if (result >= 0 || result == -NLE_OBJ_NOTFOUND) return reading;
+    if (result != -NLE_DUMP_INTR) break;
+  }
   return NetlinkError(result, absl::StrCat("cannot read this machine's ", what));
 }
 
-absl::Status SearchRoutes(IpAddress::Family family, RouteSearch& search) {
-  const NetlinkMessage message(nlmsg_alloc_simple(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP));
+absl::StatusOr<TableReading> ReadTable(IpAddress::Family family, uint32_t table) {
   rtmsg header{};
   header.rtm_family = static_cast<uint8_t>(FamilyOf(family));
-  nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
-  nla_put_u32(message.get(), RTA_TABLE, search.table);
-  return Dump(message.get(), LookAtRoute, &search, "routes");
+  return Dump(RTM_GETROUTE, header, table, LookAtRoute, TableReading{.table = table}, "routes");
 }
 
 const char* NameOf(IpAddress::Family family) {
@@ -209,29 +229,23 @@ absl::Status AddRule(const OwnRule& rule) { return AskForRule(rule, What::kAdd);
 absl::Status RemoveRoute(const OwnRoute& route) { return AskForRoute(route, What::kRemove); }
 absl::Status RemoveRule(const OwnRule& rule) { return AskForRule(rule, What::kRemove); }
 
-absl::StatusOr<bool> HasRoute(const OwnRoute& route) {
-  RouteSearch search{.table = route.table, .like = &route};
-  if (absl::Status status = SearchRoutes(route.to.address.family, search); !status.ok()) {
-    return status;
-  }
-  return search.found;
+absl::StatusOr<std::vector<OwnRoute>> OwnRoutesIn(IpAddress::Family family, uint32_t table) {
+  auto reading = ReadTable(family, table);
+  if (!reading.ok()) return reading.status();
+  return std::move(reading->own);
 }
 
-absl::StatusOr<bool> HasRule(const OwnRule& rule) {
-  const NetlinkMessage message(nlmsg_alloc_simple(RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP));
+absl::StatusOr<std::vector<OwnRule>> OwnRules(IpAddress::Family family) {
   fib_rule_hdr header{};
-  header.family = static_cast<uint8_t>(FamilyOf(rule.family));
-  nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
-  RuleSearch search{rule};
-  absl::Status status = Dump(message.get(), LookAtRule, &search, "routing rules");
-  if (!status.ok()) return status;
-  return search.found;
+  header.family = static_cast<uint8_t>(FamilyOf(family));
+  return Dump(RTM_GETRULE, header, std::nullopt, LookAtRule, std::vector<OwnRule>(),
+              "routing rules");
 }
 
 absl::StatusOr<bool> IsTableInUse(IpAddress::Family family, uint32_t table) {
-  RouteSearch search{.table = table};
-  if (absl::Status status = SearchRoutes(family, search); !status.ok()) return status;
-  return search.found;
+  const auto reading = ReadTable(family, table);
+  if (!reading.ok()) return reading.status();
+  return reading->in_use;
 }
 
 }  // namespace braid

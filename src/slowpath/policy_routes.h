@@ -4,6 +4,7 @@
 // is never touched, however alike it looks.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -28,7 +29,7 @@ struct OwnRoute {
   std::string device;  // of kThroughDevice
 
   std::string Describe() const;
-  bool operator==(const OwnRoute&) const = default;
+  auto operator<=>(const OwnRoute&) const = default;
 };
 
 // "What does not carry `unless_mark` looks into `table`."
@@ -39,7 +40,7 @@ struct OwnRule {
   uint32_t table = 0;
 
   std::string Describe() const;
-  bool operator==(const OwnRule&) const = default;
+  auto operator<=>(const OwnRule&) const = default;
 };
 
 // AlreadyExists where there is one like it, whose ever it is.
@@ -49,9 +50,10 @@ struct OwnRule {
 [[nodiscard]] absl::Status RemoveRoute(const OwnRoute& route);
 [[nodiscard]] absl::Status RemoveRule(const OwnRule& rule);
 
-// Whether there is one of braid's own like it.
-absl::StatusOr<bool> HasRoute(const OwnRoute& route);
-absl::StatusOr<bool> HasRule(const OwnRule& rule);
+// Braid's own, as the kernel has them now; one question to it. A device that nobody knows any more
+// has no name.
+absl::StatusOr<std::vector<OwnRoute>> OwnRoutesIn(IpAddress::Family family, uint32_t table);
+absl::StatusOr<std::vector<OwnRule>> OwnRules(IpAddress::Family family);
 
 // Whether any route of the family is in the table.
 absl::StatusOr<bool> IsTableInUse(IpAddress::Family family, uint32_t table);

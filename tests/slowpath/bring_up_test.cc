@@ -55,6 +55,13 @@ class FakeHost final : public Host {
     return std::find(made.begin(), made.end(), change) != made.end() ||
            (exists && std::holds_alternative<NftTable>(change));
   }
+  absl::StatusOr<std::vector<HostChange>> Missing(const std::vector<HostChange>& changes) override {
+    std::vector<HostChange> missing;
+    for (const HostChange& change : changes) {
+      if (!*IsThere(change)) missing.push_back(change);
+    }
+    return missing;
+  }
 
   std::vector<HostChange> made;
   std::vector<HostChange> taken_back;  // in their order
@@ -158,6 +165,14 @@ TEST_F(BringUpTest, ATableIsReplacedInItsPlaceInTheJournal) {
   ASSERT_TRUE(bring_up_->Make(RuleOf(1)).ok());
   ASSERT_TRUE(bring_up_->Replace(before, now).ok());
   EXPECT_EQ(bring_up_->changes(), (std::vector<HostChange>{now, RuleOf(1)}));
+}
+
+TEST_F(BringUpTest, SomeAreTakenBackTheLastOfThemFirst) {
+  for (const uint32_t n : {1u, 2u, 3u, 4u}) ASSERT_TRUE(bring_up_->Make(RuleOf(n)).ok());
+  host_.fails_at = 1;
+  EXPECT_TRUE(absl::IsUnavailable(bring_up_->TakeBack({RuleOf(1), RuleOf(2), RuleOf(4)})));
+  EXPECT_EQ(host_.taken_back, (std::vector<HostChange>{RuleOf(4), RuleOf(1)}));
+  EXPECT_EQ(bring_up_->changes(), (std::vector<HostChange>{RuleOf(2), RuleOf(3)}));
 }
 
 TEST_F(BringUpTest, OfManyThoseBeforeTheOneThatFailsStand) {

@@ -1,0 +1,152 @@
+// This machine's network as the configuration wants it, in a network of the test's own.
+#include "slowpath/host_network.h"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+
+#include "slowpath/kill_switch.h"
+#include "slowpath/policy_routes.h"
+#include "support/network.h"
+
+struct nl_sock;
+struct nl_msg;
+
+// How often the kernel was asked through rtnetlink: libnl's own, counted.
+std::atomic<int> rtnetlink_requests{0};
+extern "C" int nl_send_auto(nl_sock* socket, nl_msg* message) {
+  ++rtnetlink_requests;
+  static auto* const next =
+      reinterpret_cast<int (*)(nl_sock*, nl_msg*)>(dlsym(RTLD_NEXT, "nl_send_auto"));
+  return next(socket, message);
+}
+
+namespace braid {
+namespace {
+
+using testing::InFreshNetwork;
+
+constexpr uint32_t kTable = 47'009;
+constexpr int kPrefixes = 2000;
+
+void Shell(const std::string& command) {
+  ASSERT_EQ(std::system((command + " >/dev/null").c_str()), 0) << command;
+}
+
+class HostNetworkTest : public ::testing::Test {
+ protected:
+  HostNetworkTest() {
+    std::string name = (std::filesystem::temp_directory_path() / "braid-host-XXXXXX").string();
+    config_.security.state_dir = mkdtemp(name.data());
+    config_.network.device = "braid0";
+  }
+  ~HostNetworkTest() override { std::filesystem::remove_all(config_.security.state_dir); }
+
+  // In a network of braid0 alone.
+  void Begin() {
+    Shell("ip tuntap add braid0 mode tun");
+    Shell("ip link set braid0 up");
+    auto journal = Journal::Open(JournalPath(config_.security.state_dir, "braid0"));
+    ASSERT_TRUE(journal.ok()) << journal.status();
+    network_.emplace(config_, host_, *std::move(journal), [](const std::string&) {});
+  }
+
+  absl::Status Follow() {
+    const auto network = ReadNetSnapshot();
+    return network.ok() ? network_->Follow(*network, {.has_carried = true}) : network.status();
+  }
+
+  Config config_;
+  ThisHost host_;
+  std::optional<HostNetwork> network_;
+};
+
+TEST_F(HostNetworkTest, AFewQuestionsTellWhatIsMissingOfThousandsOfRoutes) {
+  RoutesConfig& routes = config_.network.routes.emplace();
+  for (int i = 0; i < kPrefixes; ++i) {
+    routes.include.push_back(*IpPrefix::Parse("10." + std::to_string(i / 256) + "." +
+                                              std::to_string(i % 256) + ".0/24"));
+  }
+  InFreshNetwork([this] {
+    Begin();
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    const auto all = OwnRoutesIn(IpAddress::Family::kV4, kTable);
+    ASSERT_GE(all->size(), size_t{kPrefixes});
+    rtnetlink_requests = 0;
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    EXPECT_LE(rtnetlink_requests, 5) << "routes and rules once";
+    // What is not there is asked for once more, to be made.
+    Shell("ip route del 10.1.2.0/24 table 47009");
+    Shell("ip route del 10.7.0.0/24 table 47009");
+    Shell("ip rule del priority 32000");
+    rtnetlink_requests = 0;
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    EXPECT_LE(rtnetlink_requests, 5 + 3);
+    EXPECT_EQ(*OwnRoutesIn(IpAddress::Family::kV4, kTable), *all);
+    EXPECT_EQ(OwnRules(IpAddress::Family::kV4)->size(), 1u);
+    ASSERT_EQ(network_->TakeBack(), absl::OkStatus());
+    EXPECT_TRUE(OwnRoutesIn(IpAddress::Family::kV4, kTable)->empty());
+    EXPECT_TRUE(OwnRules(IpAddress::Family::kV4)->empty());
+  });
+}
+
+TEST_F(HostNetworkTest, ATableThatSomebodyHasChangedIsMadeAnew) {
+  config_.network.nat = {{*IpPrefix::Parse("10.1.0.0/24"), "braid0"}};
+  InFreshNetwork([this] {
+    Begin();
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    const NftTable table{"inet", "braid_braid0", ""};
+    const std::string made = *ShowTable(table);
+    ASSERT_NE(made.find("masquerade"), made.npos);
+    for (const char* change :
+         {"nft flush ruleset", "nft flush table inet braid_braid0",
+          "nft flush chain inet braid_braid0 postrouting",
+          "nft add rule inet braid_braid0 postrouting accept",
+          "nft add chain inet braid_braid0 other",
+          "nft add chain inet braid_braid0 postrouting '{ policy drop; }'"}) {
+      Shell(change);
+      EXPECT_NE(*ShowTable(table), made) << change;
+      ASSERT_EQ(Follow(), absl::OkStatus());
+      EXPECT_EQ(*ShowTable(table), made) << change;
+    }
+    // One that nobody has changed is left as it is: the kernel would number it anew.
+    const std::string numbered = config_.security.state_dir + "/numbered";
+    Shell("(nft -a list ruleset > " + numbered + ")");
+    Shell("grep -q handle " + numbered);
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    Shell("nft -a list ruleset | diff - " + numbered);
+    ASSERT_EQ(network_->TakeBack(), absl::OkStatus());
+  });
+}
+
+TEST_F(HostNetworkTest, TheKillSwitchIsHeldAsItWasEngaged) {
+  config_.network.kill_switch = true;
+  InFreshNetwork([this] {
+    Begin();
+    const std::string& folder = config_.security.state_dir;
+    ASSERT_EQ(EngageKillSwitch(folder, "braid0"), absl::OkStatus());
+    const NftTable table = **KeptKillSwitch(folder);
+    const std::string made = *ShowTable(table);
+    Shell("nft flush chain inet braid_kill_switch output");
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    EXPECT_EQ(*ShowTable(table), made);
+    Shell("nft delete table inet braid_kill_switch");
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    EXPECT_EQ(*ShowTable(table), made);
+    // Another daemon's tunnel is let out as well from then on.
+    ASSERT_EQ(EngageKillSwitch(folder, "braid1"), absl::OkStatus());
+    const std::string of_both = *ShowTable(table);
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    EXPECT_EQ(*ShowTable(table), of_both);
+    // Once it was lifted it stays so.
+    ASSERT_EQ(LiftKillSwitch(folder), absl::OkStatus());
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    EXPECT_EQ(*ShowTable(table), "");
+  });
+}
+
+}  // namespace
+}  // namespace braid
