@@ -101,12 +101,11 @@ TEST_F(HostNetworkTest, ATableThatSomebodyHasChangedIsMadeAnew) {
     const NftTable table{"inet", "braid_braid0", ""};
     const std::string made = *ShowTable(table);
     ASSERT_NE(made.find("masquerade"), made.npos);
-    for (const char* change :
-         {"nft flush ruleset", "nft flush table inet braid_braid0",
-          "nft flush chain inet braid_braid0 postrouting",
-          "nft add rule inet braid_braid0 postrouting accept",
-          "nft add chain inet braid_braid0 other",
-          "nft add chain inet braid_braid0 postrouting '{ policy drop; }'"}) {
+    for (const char* change : {"nft flush ruleset", "nft flush table inet braid_braid0",
+                               "nft flush chain inet braid_braid0 postrouting",
+                               "nft add rule inet braid_braid0 postrouting accept",
+                               "nft add chain inet braid_braid0 other",
+                               "nft add chain inet braid_braid0 postrouting '{ policy drop; }'"}) {
       Shell(change);
       EXPECT_NE(*ShowTable(table), made) << change;
       ASSERT_EQ(Follow(), absl::OkStatus());
