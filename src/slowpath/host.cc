@@ -30,14 +30,18 @@ absl::Status WithPath(const std::string& path, const absl::Status& status) {
 }
 
 // A link beside the path takes its place in one step.
-absl::Status PutLink(const std::string& path, const std::string& target) {
-  const std::string temporary = path + kTemporarySuffix;
-  std::error_code error;
-  std::filesystem::remove(temporary, error);
-  std::filesystem::create_symlink(target, temporary, error);
-  if (!error) std::filesystem::rename(temporary, path, error);
-  if (!error) return WithPath(path, SyncFolderOf(path));
-  return absl::ErrnoToStatus(error.value(), path);
+absl::Status PutLink(const ReplacedFile& file) {
+  const std::string temporary = file.path + kTemporarySuffix;
+  unlink(temporary.c_str());
+  struct stat now;
+  const bool put = symlink(file.link_target.c_str(), temporary.c_str()) == 0 &&
+                   lstat(temporary.c_str(), &now) == 0 &&
+                   ((now.st_uid == file.owner && now.st_gid == file.group) ||
+                    lchown(temporary.c_str(), file.owner, file.group) == 0) &&
+                   GiveXattrs(temporary, file.xattrs) &&
+                   rename(temporary.c_str(), file.path.c_str()) == 0;
+  if (put) return WithPath(file.path, SyncFolderOf(file.path));
+  return absl::ErrnoToStatus(errno, file.path);
 }
 
 // As containers have /etc/resolv.conf: nothing can take its place.
@@ -65,6 +69,11 @@ absl::Status PutFile(const std::string& path, const std::string& contents,
   if (IsMountPoint(path)) return WriteInPlace(path, contents);
   attributes.temporary_suffix = kTemporarySuffix;
   return WithPath(path, ReplaceSmallFile(path, contents, attributes));
+}
+
+FileAttributes AttributesOf(const ReplacedFile& file) {
+  if (!file.existed) return {.mode = 0644};
+  return {.mode = file.mode, .owner = file.owner, .group = file.group, .xattrs = file.xattrs};
 }
 
 // The file itself, not what a link leads to.
@@ -99,8 +108,13 @@ struct Maker {
   absl::Status operator()(const Sysctl& sysctl) const {
     return HostFiles().Write(sysctl.path, sysctl.ours);
   }
+  // Whoever could read it before still can, also where that depends on its label.
   absl::Status operator()(const ReplacedFile& file) const {
-    return PutFile(file.path, file.ours, {.mode = 0644});
+    if (file.link_target.empty()) return PutFile(file.path, file.ours, AttributesOf(file));
+    std::error_code error;
+    const auto target = std::filesystem::canonical(file.path, error);
+    return PutFile(file.path, file.ours,
+                   {.mode = 0644, .xattrs = error ? Xattrs() : ReadLabels(target.string())});
   }
 };
 
@@ -123,11 +137,8 @@ struct TakerBack {
     unlink((file.path + kTemporarySuffix).c_str());
     if (IsAsBefore(file)) return absl::OkStatus();
     if (!IsOurs(file)) return ChangedSince(file);
-    if (!file.link_target.empty()) return PutLink(file.path, file.link_target);
-    if (file.existed) {
-      return PutFile(file.path, file.before,
-                     {.mode = file.mode, .owner = file.owner, .group = file.group});
-    }
+    if (!file.link_target.empty()) return PutLink(file);
+    if (file.existed) return PutFile(file.path, file.before, AttributesOf(file));
     if (unlink(file.path.c_str()) != 0 && errno != ENOENT) {
       return absl::ErrnoToStatus(errno, file.path);
     }
@@ -210,6 +221,9 @@ absl::StatusOr<ReplacedFile> ThisHost::LookAtFile(const std::string& path,
     return absl::ErrnoToStatus(errno, path);
   }
   file.existed = true;
+  file.owner = now.st_uid;
+  file.group = now.st_gid;
+  file.xattrs = ReadXattrs(path);
   if (S_ISLNK(now.st_mode)) {
     std::error_code error;
     file.link_target = std::filesystem::read_symlink(path, error).string();
@@ -220,8 +234,6 @@ absl::StatusOr<ReplacedFile> ThisHost::LookAtFile(const std::string& path,
   if (!before.ok()) return WithPath(path, before.status());
   file.before = *std::move(before);
   file.mode = now.st_mode & 07777;
-  file.owner = now.st_uid;
-  file.group = now.st_gid;
   return file;
 }
 

@@ -100,13 +100,26 @@ Json Write(const ReplacedFile& file) {
   if (!file.existed) return json;
   if (!file.link_target.empty()) {
     json["link_target"] = file.link_target;
-    return json;
+  } else {
+    json["before"] = absl::Base64Escape(file.before);
+    json["mode"] = file.mode;
   }
-  json["before"] = absl::Base64Escape(file.before);
-  json["mode"] = file.mode;
   json["owner"] = file.owner;
   json["group"] = file.group;
+  for (const auto& [name, value] : file.xattrs) json["xattrs"][name] = absl::Base64Escape(value);
   return json;
+}
+
+bool TakeXattrs(const Json& json, Xattrs& to) {
+  const auto found = json.find("xattrs");
+  if (found == json.end()) return true;
+  if (!found->is_object()) return false;
+  for (const auto& [name, value] : found->items()) {
+    const bool whole = IsKeptXattr(name) && value.is_string() &&
+                       absl::Base64Unescape(value.get_ref<const std::string&>(), &to[name]);
+    if (!whole) return false;
+  }
+  return true;
 }
 
 std::optional<HostChange> ReadFile(const Json& json) {
@@ -114,18 +127,16 @@ std::optional<HostChange> ReadFile(const Json& json) {
   std::string ours, before;
   if (!Take(json, "path", file.path) || !Take(json, "ours", ours)) return std::nullopt;
   if (file.path != kResolvConf || !absl::Base64Unescape(ours, &file.ours)) return std::nullopt;
+  file.existed = json.contains("link_target") || json.contains("before");
+  if (!file.existed) return file;
+  bool whole = Take(json, "owner", file.owner) && Take(json, "group", file.group) &&
+               TakeXattrs(json, file.xattrs);
   if (json.contains("link_target")) {
-    file.existed = true;
-    if (!Take(json, "link_target", file.link_target) || file.link_target.empty()) {
-      return std::nullopt;
-    }
-    return file;
+    whole &= Take(json, "link_target", file.link_target) && !file.link_target.empty();
+  } else {
+    whole &= Take(json, "before", before) && Take(json, "mode", file.mode) &&
+             absl::Base64Unescape(before, &file.before);
   }
-  if (!json.contains("before")) return file;
-  file.existed = true;
-  const bool whole = Take(json, "before", before) && Take(json, "mode", file.mode) &&
-                     Take(json, "owner", file.owner) && Take(json, "group", file.group) &&
-                     absl::Base64Unescape(before, &file.before);
   return whole ? std::optional<HostChange>(file) : std::nullopt;
 }
 

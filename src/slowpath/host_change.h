@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "slowpath/policy_routes.h"
+#include "slowpath/xattrs.h"
 
 namespace braid {
 
@@ -42,10 +43,11 @@ struct ReplacedFile {
   std::string path;
   bool existed = false;
   std::string link_target;  // empty: it is no symbolic link
-  std::string before;       // of a regular file, its contents and what stands beside them
-  uint32_t mode = 0644;
+  std::string before;       // of a regular file
+  uint32_t mode = 0644;     // of a regular file
   uint32_t owner = 0;
   uint32_t group = 0;
+  Xattrs xattrs;
   std::string ours;
 
   auto operator<=>(const ReplacedFile&) const = default;

@@ -1,6 +1,6 @@
 // Tells, in the daemon's loop, when somebody has changed nftables' rules in this network namespace:
-// anybody, this process as well, since whoever hears of it compares what is there. What comes within
-// a moment is told at once.
+// anybody, this process as well, since whoever hears of it compares what is there. What comes
+// within a moment is told at once.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

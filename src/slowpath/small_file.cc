@@ -83,7 +83,7 @@ absl::Status ReplaceSmallFile(const std::string& path, const std::string& conten
       open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return absl::ErrnoToStatus(errno, "cannot be written");
   const bool written =
-      GiveAttributes(fd.get(), attributes) &&
+      GiveAttributes(fd.get(), attributes) && GiveXattrs(temporary, attributes.xattrs) &&
       write(fd.get(), contents.data(), contents.size()) == static_cast<ssize_t>(contents.size()) &&
       fdatasync(fd.get()) == 0;
   if (!written || rename(temporary.c_str(), path.c_str()) != 0) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "slowpath/xattrs.h"
 
 namespace braid {
 
@@ -24,6 +25,7 @@ struct FileAttributes {
   uint32_t mode = 0600;
   std::optional<uint32_t> owner = {};  // nothing: this process's
   std::optional<uint32_t> group = {};
+  Xattrs xattrs = {};
   const char* temporary_suffix = ".new";  // of the file that is written beside it, and renamed
 };
 

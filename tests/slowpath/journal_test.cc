@@ -18,15 +18,22 @@ const HostChange kThrough =
 const HostChange kRule = OwnRule{IpAddress::Family::kV6, 32000, 0xb7a1, 47009};
 const HostChange kTable = NftTable{"inet", "braid_braid0", "[]"};
 const HostChange kSysctl = Sysctl{"/proc/sys/net/ipv4/conf/eth0.1/rp_filter", "1", "2"};
-const HostChange kFile = ReplacedFile{.path = "/etc/resolv.conf",
+const HostChange kFile =
+    ReplacedFile{.path = "/etc/resolv.conf",
+                 .existed = true,
+                 .before = std::string("nameserver 192.0.2.1\n\xff\0", 23),
+                 .mode = 0640,
+                 .owner = 12,
+                 .group = 34,
+                 .xattrs = {{"security.selinux", std::string("a:b\0", 4)}, {"user.note", "\xff"}},
+                 .ours = "nameserver 10.77.0.1\n"};
+const HostChange kLink = ReplacedFile{.path = "/etc/resolv.conf",
                                       .existed = true,
-                                      .before = std::string("nameserver 192.0.2.1\n\xff\0", 23),
-                                      .mode = 0640,
-                                      .owner = 12,
-                                      .group = 34,
-                                      .ours = "nameserver 10.77.0.1\n"};
-const HostChange kLink = ReplacedFile{
-    .path = "/etc/resolv.conf", .existed = true, .link_target = "../run/x", .ours = "y"};
+                                      .link_target = "../run/x",
+                                      .owner = 7,
+                                      .group = 8,
+                                      .xattrs = {{"security.selinux", "c"}},
+                                      .ours = "y"};
 const HostChange kNewFile = ReplacedFile{.path = "/etc/resolv.conf", .ours = "y"};
 
 class JournalTest : public ::testing::Test {
@@ -108,6 +115,9 @@ TEST(HostChange, IsOnlyWhatBringUpMakes) {
   EXPECT_FALSE(HostChangeFrom(Json::parse(
       R"({"sysctl": {"path": "/proc/sys/net/../kernel/x", "before": "x", "ours": "y"}})")));
   EXPECT_FALSE(HostChangeFrom(Json::parse(R"({"file": {"path": "etc/passwd", "ours": ""}})")));
+  EXPECT_FALSE(HostChangeFrom(Json::parse(
+      R"({"file": {"path": "/etc/resolv.conf", "ours": "", "before": "", "mode": 420, "owner": 0,
+                   "group": 0, "xattrs": {"security.capability": "AQ=="}}})")));
   EXPECT_FALSE(
       HostChangeFrom(Json::parse(R"({"route": {"to": "10.0.0.0/8", "table": 4294967296}})")));
   for (const HostChange& change :

@@ -81,8 +81,8 @@ TEST(NftMonitor, ManyElementsAreOneChange) {
     Following following;
     std::string elements;
     for (int i = 0; i < 5000; ++i) {
-      elements += (i == 0 ? "10.0." : ", 10.0.") + std::to_string(i / 250) + "." +
-                  std::to_string(i % 250);
+      elements +=
+          (i == 0 ? "10.0." : ", 10.0.") + std::to_string(i / 250) + "." + std::to_string(i % 250);
     }
     Nft("add element inet mine some { " + elements + " }");
     EXPECT_EQ(following.Wait(), 1);
