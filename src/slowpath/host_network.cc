@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <iterator>
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "slowpath/host_files.h"
@@ -24,6 +25,8 @@ constexpr uint32_t kTables = 16;  // that several daemons may choose from
 
 constexpr char kStrict[] = "1";
 constexpr char kLoose[] = "2";
+constexpr char kAcceptRaUnlessForwarding[] = "1";
+constexpr char kAcceptRaAlways[] = "2";
 
 std::string OfDevice(const char* family, const std::string& device, const char* name) {
   return absl::StrCat("/proc/sys/net/", family, "/conf/", device, "/", name);
@@ -201,7 +204,28 @@ absl::Status HostNetwork::LetForward(const NetSnapshot& network) {
     const absl::Status status = SetSysctl(OfDevice("ipv4", device, "forwarding"), "1");
     if (!status.ok()) return status;
   }
-  return ForwardsV6(config_) ? LetForwardV6() : absl::OkStatus();
+  if (!ForwardsV6(config_)) return absl::OkStatus();
+  if (absl::Status status = NoteLateDevices(network); !status.ok()) return status;
+  return LetForwardV6();
+}
+
+// A device that has come since begins with what devices begin with now, which is not what it would
+// have begun with without braid: that it is to have in the end.
+absl::Status HostNetwork::NoteLateDevices(const NetSnapshot& network) {
+  const std::string of_new_ones = OfDevice("ipv6", "default", "accept_ra");
+  std::set<int> links;
+  for (const NetLink& link : network.links) links.insert(link.index);
+  const std::set<int> before = std::exchange(known_links_, std::move(links));
+  if (!HasMadeSysctl(of_new_ones)) return absl::OkStatus();
+  for (const NetLink& link : network.links) {
+    const std::string accept = OfDevice("ipv6", link.name, "accept_ra");
+    if (before.contains(link.index) || HasMadeSysctl(accept)) continue;
+    if (HostFiles().Read(accept).value_or("") != kAcceptRaAlways) continue;
+    const absl::Status status =
+        bring_up_.Make(Sysctl{accept, kAcceptRaUnlessForwarding, kAcceptRaAlways});
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  return absl::OkStatus();
 }
 
 // For IPv6 there is but one switch for all, which turns every device's own with it, both ways; and
@@ -215,8 +239,8 @@ absl::Status HostNetwork::LetForwardV6() {
     if (device == "all") continue;
     const std::string accept = OfDevice("ipv6", device, "accept_ra");
     const auto accepts = HostFiles().Read(accept);
-    if (accepts.ok() && *accepts == "1") {
-      if (absl::Status status = SetSysctl(accept, "2"); !status.ok()) return status;
+    if (accepts.ok() && *accepts == kAcceptRaUnlessForwarding) {
+      if (absl::Status status = SetSysctl(accept, kAcceptRaAlways); !status.ok()) return status;
     }
     const std::string own = OfDevice("ipv6", device, "forwarding");
     const auto forwards = HostFiles().Read(own);

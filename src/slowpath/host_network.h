@@ -4,6 +4,7 @@
 // --all` lifts.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,7 @@ class HostNetwork {
   absl::Status Reconcile(const std::vector<HostChange>& wanted);
   absl::Status SetSysctl(const std::string& path, const std::string& value);
   absl::Status LetForward(const NetSnapshot& network);
+  absl::Status NoteLateDevices(const NetSnapshot& network);
   absl::Status LetForwardV6();
   absl::Status FilterLoosely(const std::vector<std::string>& devices);
   absl::Status SetResolver(const Tunnel& tunnel);
@@ -58,6 +60,7 @@ class HostNetwork {
   Host& host_;
   BringUp bring_up_;
   uint32_t table_ = 0;     // 0: not chosen yet
+  std::set<int> known_links_;  // by index, since forwarding was looked at last
   int resolved_link_ = 0;  // that systemd-resolved was told of; 0: none
 };
 

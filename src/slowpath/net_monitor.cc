@@ -29,7 +29,8 @@ absl::Status NetMonitor::Start() {
   socket_ = *std::move(socket);
   const int result = nl_socket_add_memberships(
       socket_.get(), RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
-      RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, 0);
+      RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_IPV4_NETCONF,
+      RTNLGRP_IPV6_NETCONF, 0);
   if (result < 0) return NetlinkError(result, "cannot follow this machine's network");
   // What changes while it is read is told as well.
   auto network = ReadNetSnapshot();
@@ -93,6 +94,7 @@ void NetMonitor::Note(const char* bytes, size_t length) {
         break;
       case RTM_NEWRULE:
       case RTM_DELRULE:
+      case RTM_NEWNETCONF:
         news_.routes = true;
         break;
       default:

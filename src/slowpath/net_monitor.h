@@ -1,6 +1,7 @@
 // Follows the network of this namespace in the daemon's loop: tells when links, addresses or
-// default routes have changed, and when other routes or rules may have. What comes within a moment
-// is told at once; what the kernel had no room for to tell is found by looking.
+// default routes have changed, and when other routes or rules, what is forwarded, or how strictly a
+// device filters may have. What comes within a moment is told at once; what the kernel had no room
+// for to tell is found by looking.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -39,7 +40,7 @@ class NetMonitor {
  private:
   // What is new since it was told.
   struct News {
-    bool routes = false;   // or rules
+    bool routes = false;   // or rules, or settings of devices
     bool network = false;  // something that is read again
   };
 

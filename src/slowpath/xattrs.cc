@@ -57,9 +57,8 @@ bool GiveXattrs(const std::string& path, const Xattrs& xattrs) {
   for (const auto& [name, value] : xattrs) {
     const auto found = now.find(name);
     if (found != now.end() && found->second == value) continue;
-    const bool given =
-        lsetxattr(path.c_str(), name.c_str(), value.data(), value.size(), 0) == 0 ||
-        errno == ENOTSUP || errno == EPERM;
+    const bool given = lsetxattr(path.c_str(), name.c_str(), value.data(), value.size(), 0) == 0 ||
+                       errno == ENOTSUP || errno == EPERM;
     if (!given) return false;
   }
   return true;

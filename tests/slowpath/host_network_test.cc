@@ -7,7 +7,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
+#include "slowpath/host_files.h"
 #include "slowpath/kill_switch.h"
 #include "slowpath/policy_routes.h"
 #include "support/network.h"
@@ -118,6 +120,42 @@ TEST_F(HostNetworkTest, ATableThatSomebodyHasChangedIsMadeAnew) {
     ASSERT_EQ(Follow(), absl::OkStatus());
     Shell("nft -a list ruleset | diff - " + numbered);
     ASSERT_EQ(network_->TakeBack(), absl::OkStatus());
+  });
+}
+
+// While IPv6 is forwarded, routes of router advertisements are taken by those that took them
+// before.
+TEST_F(HostNetworkTest, ADeviceThatComesWhileForwardingIsLeftAsItWouldHaveBeenWithoutIt) {
+  config_.network.nat = {{*IpPrefix::Parse("fd00:1::/64"), "braid0"}};
+  InFreshNetwork([this] {
+    const auto accept_ra_of = [](const std::string& device) {
+      return HostFiles().Read("/proc/sys/net/ipv6/conf/" + device + "/accept_ra").value_or("none");
+    };
+    const auto set = [](const std::string& device, const char* value) {
+      std::ofstream("/proc/sys/net/ipv6/conf/" + device + "/accept_ra") << value;
+    };
+    set("default", "1");
+    Shell("ip tuntap add mine mode tap");
+    set("mine", "2");
+    Shell("ip tuntap add early mode tap");
+    Begin();
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    Shell("ip tuntap add late mode tap");
+    EXPECT_EQ(accept_ra_of("late"), "2");
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    // One that somebody has set otherwise stays so; one that comes anew is as it would have been.
+    Shell("ip tuntap add wished mode tap");
+    set("wished", "0");
+    Shell("ip tuntap del early mode tap");
+    Shell("ip tuntap add early mode tap");
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    ASSERT_EQ(network_->TakeBack(), absl::OkStatus());
+    EXPECT_EQ(accept_ra_of("default"), "1");
+    EXPECT_EQ(accept_ra_of("mine"), "2");
+    EXPECT_EQ(accept_ra_of("early"), "1");
+    EXPECT_EQ(accept_ra_of("late"), "1");
+    EXPECT_EQ(accept_ra_of("wished"), "0");
+    EXPECT_EQ(HostFiles().Read("/proc/sys/net/ipv6/conf/all/forwarding").value_or(""), "0");
   });
 }
 

@@ -5,7 +5,9 @@
 #include <sys/socket.h>
 
 #include <cstdlib>
+#include <fstream>
 
+#include "slowpath/host_files.h"
 #include "support/network.h"
 
 namespace braid {
@@ -201,6 +203,13 @@ TEST(NetMonitor, TellsOfLinksAddressesAndRoutesAtOnceForAll) {
     Ip("rule add oif one lookup 300");
     EXPECT_EQ(following.Wait(), 1u);
     EXPECT_TRUE(following.IsQuiet());
+    // So may the settings of a device.
+    for (const char* setting :
+         {"ipv4/conf/one/forwarding", "ipv6/conf/all/forwarding", "ipv4/conf/one/rp_filter"}) {
+      const std::string path = std::string("/proc/sys/net/") + setting;
+      std::ofstream(path) << (HostFiles().Read(path).value() == "0" ? 1 : 0);
+      EXPECT_EQ(following.Wait(), 1u) << setting;
+    }
   });
 }
 
