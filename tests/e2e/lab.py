@@ -239,6 +239,12 @@ class Namespace:
         """One of the kernel's, of a device: rx_packets is what a tunnel has written to its own."""
         return int(self.run("cat", f"/sys/class/net/{device}/statistics/{name}").stdout)
 
+    def tcp_ext(self, name):
+        """One of the kernel's counters in /proc/net/netstat."""
+        names, values = (line.split() for line in
+                         self.run("grep", "^TcpExt:", "/proc/net/netstat").stdout.splitlines())
+        return int(dict(zip(names, values))[name])
+
     def devices(self):
         with self.entered():
             return {name for _, name in socket.if_nameindex()}

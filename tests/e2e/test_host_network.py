@@ -1,149 +1,13 @@
 """What braid changes of the machine around the tunnel, and that any end is followed by what was there
-before.
-
-    host 10.50.1.2 ── client ── provider ── server
-         (the LAN)       └─────── braid0 ──────┘
-                              provider ── far 10.40.1.2, fd40::2, sees who comes
+before. The machines are drawn in machines.py.
 """
-import contextlib
 import os
-import re
-import socket
-import threading
 import time
 
 import natives
-from daemon import merged
-from lab import eventually, run
-from lab_test import LabTest
-from topology import Tunnel
+from lab import eventually
+from machines import DIRECT, FAR, SERVER, Machines, seen_as
 from traffic import ping
-
-FAR = {4: "10.40.1.2", 6: "fd40::2"}
-DIRECT = {4: "10.20.1.1", 6: "fd20:1::1"}     # how the client is seen without the tunnel
-SERVER = {4: "10.30.1.2", 6: "fd30:1::2"}     # and through it
-PORT = 7000
-EVERYTHING = {"network": {"routes": {"default": True, "exclude": ["lan"]}}}
-NAT_AT_SERVER = {"network": {"nat": [{"source": "10.77.0.0/24", "out": "provider"},
-                                     {"source": "fd77::/64", "out": "provider"}]}}
-
-
-class SeenFrom:
-    """A machine that tells whoever connects which address it has seen."""
-
-    def __init__(self, ns):
-        self.listeners = []
-        for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            listener = ns.socket(family, socket.SOCK_STREAM)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((any_address, PORT))
-            listener.listen()
-            self.listeners.append(listener)
-            threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
-
-    @staticmethod
-    def _serve(listener):
-        with contextlib.suppress(OSError):
-            while True:
-                connection, address = listener.accept()
-                with connection:
-                    connection.sendall(address[0].encode())
-
-    def close(self):
-        for listener in self.listeners:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-
-
-def seen_as(ns, address, seconds=2):
-    """The address that one has there who connects from `ns`; nothing where nobody answers."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with ns.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(seconds)
-        try:
-            client.connect((address, PORT))
-            return client.recv(64).decode()
-        except OSError:
-            return None
-
-
-class Machines(LabTest):
-    beside_others = True
-
-    def set_up(self, client=None, server=None, wrap=()):
-        lab = self.lab
-        self.client_ns, self.server_ns = lab.namespace("client"), lab.namespace("server")
-        self.provider, self.far = lab.namespace("provider"), lab.namespace("far")
-        self.host = lab.namespace("host")
-        lab.link(self.client_ns, "10.20.1.1/24 fd20:1::1/64",
-                 self.provider, "10.20.1.254/24 fd20:1::fe/64")
-        lab.link(self.server_ns, "10.30.1.2/24 fd30:1::2/64",
-                 self.provider, "10.30.1.254/24 fd30:1::fe/64")
-        lab.link(self.far, "10.40.1.2/24 fd40::2/64", self.provider, "10.40.1.254/24 fd40::fe/64")
-        lab.link(self.client_ns, "10.50.1.1/24 fd50:1::1/64",
-                 self.host, "10.50.1.2/24 fd50:1::2/64")
-        self.provider.forward()
-        for ns, number in ((self.client_ns, "20.1"), (self.server_ns, "30.1"), (self.far, "40.1")):
-            ns.ip(f"route add default via 10.{number}.254")
-            v6 = {"20.1": "fd20:1::fe", "30.1": "fd30:1::fe", "40.1": "fd40::fe"}[number]
-            ns.ip(f"route add default via {v6}")
-        self.host.ip("route add default via 10.50.1.1")
-        self.host.ip("route add default via fd50:1::1")
-        self.seen_at_far, self.seen_at_host = SeenFrom(self.far), SeenFrom(self.host)
-        self.addCleanup(self.seen_at_far.close)
-        self.addCleanup(self.seen_at_host.close)
-        # What any distribution's hardening sets.
-        for name in ("all", "default", "provider", "host"):
-            self.client_ns.sysctl(f"net.ipv4.conf.{name}.rp_filter", 1)
-        self.etc = os.path.join(lab.folder, "etc")
-        os.mkdir(self.etc)
-        run("cp", "-a", "/etc/.", self.etc, check=False)
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(self.etc, "resolv.conf"))
-        with open(os.path.join(self.etc, "resolv.conf"), "w", encoding="ascii") as file:
-            file.write("nameserver 10.20.1.254\n")
-        own_etc = ("unshare", "--mount", "sh", "-c", f'mount --bind {self.etc} /etc && exec "$@"', "-")
-        self.tunnel = Tunnel(
-            lab, machines=(self.client_ns, self.server_ns), server_address=SERVER[4],
-            client=merged(EVERYTHING, client), server=merged(NAT_AT_SERVER, server),
-            server_owns=("0.0.0.0/0", "::/0"), client_wrap=(*own_etc, *wrap))
-        self.client, self.server = self.tunnel.daemons
-
-    def state(self, ns):
-        """What is to be as it was: byte by byte, but for counters."""
-        def output(*command):
-            return ns.run(*command).stdout
-        with open(os.path.join(self.etc, "resolv.conf"), encoding="ascii") as file:
-            resolv_conf = file.read()
-        sysctls = output("sysctl", "-a", "--pattern", r"^net\.ipv[46]\.")
-        addresses = re.sub(r"(valid|preferred)_lft \S+", "", output("ip", "addr"))
-        return {
-            "files": sorted(os.listdir(self.etc)),
-            "addresses": addresses,
-            "routes": output("ip", "route", "show", "table", "all"),
-            "v6 routes": output("ip", "-6", "route", "show", "table", "all"),
-            "rules": output("ip", "rule") + output("ip", "-6", "rule"),
-            "nftables": output("nft", "list", "ruleset"),
-            "sysctls": sysctls,
-            "resolv.conf": resolv_conf,
-        }
-
-    def assert_as_before(self, before, ns, why=""):
-        after = self.state(ns)
-        for name, text in before.items():
-            self.assertEqual(text, after[name], f"{name} {why}")
-
-    def eventually_seen_as(self, ns, address, wanted):
-        eventually(lambda: seen_as(ns, address) == wanted, 5, f"{address} sees {wanted}")
-
-    def cleanup(self, *options):
-        own_etc = ["unshare", "--mount", "sh", "-c", f'mount --bind {self.etc} /etc && exec "$@"', "-"]
-        return self.client_ns.run(
-            *own_etc, natives.braid(), "cleanup", "--state-dir",
-            self.client.config["security"]["state_dir"], *options).stdout
 
 
 class HostNetwork(Machines):
@@ -191,8 +55,13 @@ class HostNetwork(Machines):
         self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
         for route in ("0.0.0.0/1", "128.0.0.0/1", "10.40.1.0/24", "10.40.1.2/32"):
             self.client_ns.ip(f"route add {route} via 10.20.1.254")
+        for route in ("::/1", "8000::/1", "fd40::/64", "fd40::2/128"):
+            self.client_ns.ip(f"route add {route} via fd20:1::fe")
+        # A second default route before the one that there is.
+        self.client_ns.ip("route prepend default via 10.50.1.2 dev host")
         time.sleep(0.5)
-        self.assertEqual(seen_as(self.client_ns, FAR[4]), SERVER[4])
+        for family in (4, 6):
+            self.assertEqual(seen_as(self.client_ns, FAR[family]), SERVER[family])
 
     def test_a_new_lan_stays_out_within_a_second(self):
         self.set_up()
@@ -206,11 +75,39 @@ class HostNetwork(Machines):
         eventually(lambda: "10.51.1.0/24" not in self.client_ns.ip("route show table all").stdout,
                    1, "and no longer")
 
+    # --- Probing the server ---
+
     def test_a_server_that_never_answers_cuts_nobody_off(self):
-        self.set_up()
+        self.set_up(client={"network": {"dns": {"servers": ["10.77.0.1"]}}})
+        before = self.state(self.client_ns)
         self.client.start()
-        time.sleep(1)
-        self.assertEqual(seen_as(self.client_ns, FAR[4]), DIRECT[4])
+        time.sleep(6)  # longer than braid waits until it looks again
+        for family in (4, 6):
+            self.assertEqual(seen_as(self.client_ns, FAR[family]), DIRECT[family])
+        during = self.state(self.client_ns)
+        for name in ("rules", "nftables", "resolv.conf"):
+            self.assertEqual(during[name], before[name])
+        # Once it does, everything goes its way, and stays so when it is silent again: what was to
+        # be inside is not to be seen outside.
+        self.server.start()
+        self.tunnel.wait()
+        for family in (4, 6):
+            self.eventually_seen_as(self.client_ns, FAR[family], SERVER[family])
+        self.server.kill()
+        self.assertIsNone(seen_as(self.client_ns, FAR[4], 1))
+
+    def test_with_the_kill_switch_a_server_that_never_answers_does(self):
+        self.set_up(client={"network": {"kill_switch": True,
+                                        "dns": {"servers": ["10.77.0.1"]}}})
+        self.client.start()
+        for family in (4, 6):
+            self.assertIsNone(seen_as(self.client_ns, FAR[family], 1))
+        self.assertIn("nameserver 10.77.0.1", self.state(self.client_ns)["resolv.conf"])
+        # braid's own datagrams leave.
+        self.server.start()
+        self.tunnel.wait()
+        for family in (4, 6):
+            self.eventually_seen_as(self.client_ns, FAR[family], SERVER[family])
 
     # --- DNS ---
 
@@ -299,16 +196,25 @@ class HostNetwork(Machines):
     def test_a_second_uplink_with_a_strict_filter_works(self):
         self.set_up(client={"tunnel": {"paths": [
             {"name": "one", "interface": "provider"}, {"name": "two", "interface": "uplink2"}]}})
-        self.lab.link(self.client_ns, "10.21.1.1/24", self.provider, "10.21.1.254/24",
-                      name="uplink2")
-        self.client_ns.ip("route add default via 10.21.1.254 dev uplink2 metric 2000")
+        self.add_uplink2()
         self.client_ns.sysctl("net.ipv4.conf.uplink2.rp_filter", 1)
+
+        def asked_over_uplink2():
+            """As braid asks: how many answers came, and how many the filter has refused."""
+            before = self.client_ns.tcp_ext("IPReversePathFilter")
+            pings = ping(self.client_ns, SERVER[4], wait=1,
+                         options=("-I", "uplink2", "-m", 0xb7a1))
+            return pings.received, self.client_ns.tcp_ext("IPReversePathFilter") - before
+        self.assertEqual(asked_over_uplink2(), (0, 3), "the way back is another")
         before = self.state(self.client_ns)
         self.tunnel.start()
         eventually(lambda: all(path["state"] == "up" for path in self.client.peer()["paths"]), 5,
                    "both paths are up")
+        self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
+        self.assertEqual(asked_over_uplink2(), (3, 0))
         self.assertEqual(self.client.stop(), [])
         self.assert_as_before(before, self.client_ns)
+        self.assertEqual(asked_over_uplink2(), (0, 3), "as before")
 
     def test_a_cleanup_beside_a_daemon_leaves_it_alone(self):
         self.set_up()
@@ -336,13 +242,16 @@ class HostNetwork(Machines):
 
 
 class FaultsOfBringUp(Machines):
-    """Killed at every step, and each call of rtnetlink and nftables failing."""
+    """Killed at every step, and each step failing: of rtnetlink and nftables, of settings, of the
+    journal and of resolv.conf."""
 
     FULL = {"network": {"dns": {"servers": ["10.77.0.1"]},
-                        "nat": [{"source": "10.50.1.0/24", "out": "braid0"}]}}
+                        "nat": [{"source": "10.50.1.0/24", "out": "braid0"},
+                                {"source": "fd50:1::/64", "out": "braid0"}]}}
 
     def run_with(self, fault):
-        """Returns whether it came up, and how many steps there were."""
+        """Brings it up, if that goes, and ends it. Returns its exit code, and how many steps there
+        were until it was up, and in all."""
         count = os.path.join(self.lab.folder, "count")
         self.client.wrap = [*self.own_wrap, "env", f"LD_PRELOAD={natives.path('libfault_at.so')}",
                             f"BRAID_TEST_FAULT={fault}", f"BRAID_TEST_FAULT_COUNT={count}"]
@@ -352,42 +261,41 @@ class FaultsOfBringUp(Machines):
         def is_up_or_ended():
             return process.poll() is not None or "braid_braid0" in self.client_ns.run(
                 "nft", "list", "tables").stdout and self.client.is_established()
+
+        def counted():
+            with open(count, encoding="ascii") as file:
+                return int(file.read())
         eventually(is_up_or_ended, 10, "it is up or has ended")
-        is_up = process.poll() is None
-        with open(count, encoding="ascii") as file:
-            return is_up, int(file.read())
+        until_up = counted()
+        code = process.stop()
+        self.client.kill()
+        eventually(lambda: "braid0" not in self.client_ns.devices(), 2)
+        return code, until_up, counted()
 
     def prepare(self):
         self.set_up(client=self.FULL)
+        for name in ("default", "host"):
+            self.client_ns.sysctl(f"net.ipv6.conf.{name}.accept_ra", 1)
         self.client.guarded = False
         self.own_wrap = self.client.wrap
         self.before = self.state(self.client_ns)
         self.server.start()
 
+    def fail_at_every_step(self, fault):
+        self.prepare()
+        # More than there are, so that all are counted and none fails.
+        code, until_up, in_all = self.run_with(f"{fault}:100000")
+        self.assertEqual(code, 0)
+        self.assert_as_before(self.before, self.client_ns)
+        self.assertGreater(until_up, 20)
+        self.assertGreater(in_all, until_up, "taking back takes steps, too")
+        for step in range(1, in_all + 1):
+            self.run_with(f"{fault}:{step}")
+            self.cleanup()
+            self.assert_as_before(self.before, self.client_ns, f"after {fault} at step {step}")
+
     def test_killed_at_every_step(self):
-        self.prepare()
-        _, steps = self.run_with("count")
-        self.assertEqual(self.client.stop(), [])
-        _, steps = self.run_with("kill:100000")
-        self.assertEqual(self.client.stop(), [])
-        for step in range(1, steps + 1):
-            self.run_with(f"kill:{step}")
-            self.client.kill()
-            eventually(lambda: "braid0" not in self.client_ns.devices(), 2)
-            self.cleanup()
-            self.assert_as_before(self.before, self.client_ns, f"after a kill at step {step}")
+        self.fail_at_every_step("kill")
 
-    def test_every_call_fails_once(self):
-        self.prepare()
-        _, calls = self.run_with("count")
-        self.assertEqual(self.client.stop(), [])
-        for call in range(1, calls + 1):
-            is_up, _ = self.run_with(f"fail:{call}")
-            if is_up:
-                self.client.stop()
-            else:
-                self.client.kill()
-            eventually(lambda: "braid0" not in self.client_ns.devices(), 2)
-            self.cleanup()
-            self.assert_as_before(self.before, self.client_ns, f"after call {call} failed")
-
+    def test_every_step_fails_once(self):
+        self.fail_at_every_step("fail")
