@@ -102,12 +102,18 @@ class Machines(LabTest):
             os.remove(os.path.join(self.etc, "resolv.conf"))
         with open(os.path.join(self.etc, "resolv.conf"), "w", encoding="ascii") as file:
             file.write("nameserver 10.20.1.254\n")
-        own_etc = ("unshare", "--mount", "sh", "-c", f'mount --bind {self.etc} /etc && exec "$@"', "-")
+        binds = " && ".join(f"mount --bind {folder} {there}" for there, folder in
+                            (("/etc", self.etc), *self.more_folders().items()))
+        self.own_files = ("unshare", "--mount", "sh", "-c", f'{binds} && exec "$@"', "-")
         self.tunnel = Tunnel(
             lab, machines=(self.client_ns, self.server_ns), server_address=SERVER[4],
             client=merged(EVERYTHING, client), server=merged(NAT_AT_SERVER, server),
-            server_owns=("0.0.0.0/0", "::/0"), client_wrap=(*own_etc, *wrap))
+            server_owns=("0.0.0.0/0", "::/0"), client_wrap=(*self.own_files, *wrap))
         self.client, self.server = self.tunnel.daemons
+
+    def more_folders(self):
+        """What the client's programs have in the place of the machine's own, beside /etc."""
+        return {}
 
     def add_uplink2(self):
         """Another link to the provider, whose default route counts less."""
@@ -143,7 +149,6 @@ class Machines(LabTest):
         eventually(lambda: seen_as(ns, address) == wanted, 5, f"{address} sees {wanted}")
 
     def cleanup(self, *options):
-        own_etc = ["unshare", "--mount", "sh", "-c", f'mount --bind {self.etc} /etc && exec "$@"', "-"]
         return self.client_ns.run(
-            *own_etc, natives.braid(), "cleanup", "--state-dir",
+            *self.own_files, natives.braid(), "cleanup", "--state-dir",
             self.client.config["security"]["state_dir"], *options).stdout
