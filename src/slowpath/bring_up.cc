@@ -79,13 +79,29 @@ absl::Status BringUp::SetSysctl(const std::string& path, const std::string& valu
   auto sysctl = host_.LookAtSysctl(path, value);
   if (!sysctl.ok()) return sysctl.status();
   if (sysctl->before == value) return absl::OkStatus();
+  for (const HostChange& change : changes()) {
+    const auto* made = std::get_if<Sysctl>(&change);
+    if (made != nullptr && made->path == path && made->ours == value) return host_.Make(change);
+  }
   return Make(*std::move(sysctl));
 }
 
 absl::Status BringUp::ReplaceFile(const std::string& path, const std::string& contents) {
   auto file = host_.LookAtFile(path, contents);
   if (!file.ok()) return file.status();
-  return Make(*std::move(file));
+  const auto made = std::find_if(changes().begin(), changes().end(), [&path](const auto& change) {
+    const auto* other = std::get_if<ReplacedFile>(&change);
+    return other != nullptr && other->path == path;
+  });
+  if (made == changes().end()) return Make(*std::move(file));
+  const HostChange now = *std::move(file);
+  if (absl::Status status = journal_.Exchange(*made, now); !status.ok()) return status;
+  absl::Status status = host_.Make(now);
+  if (status.ok()) return status;
+  if (absl::Status undone = TakeBack({now}); !undone.ok()) {
+    report_(std::string(undone.message()));
+  }
+  return status;
 }
 
 absl::Status BringUp::TakeBack(const std::vector<HostChange>& changes) {

@@ -33,8 +33,10 @@ class BringUp {
   // One that was made, and that somebody has taken away or, a table, changed.
   [[nodiscard]] absl::Status MakeAgain(const HostChange& change);
   [[nodiscard]] absl::Status Replace(const NftTable& before, const NftTable& now);
-  // Nothing to do where it has that value. NotFound: this machine has no such sysctl.
+  // Nothing to do where it has that value; where somebody has changed it since, what was before
+  // comes back in the end all the same. NotFound: this machine has no such sysctl.
   [[nodiscard]] absl::Status SetSysctl(const std::string& path, const std::string& value);
+  // What somebody has written since is what comes back in the end.
   [[nodiscard]] absl::Status ReplaceFile(const std::string& path, const std::string& contents);
 
   // Those that Make() made, in the order of the journal; the last comes first. One that fails does

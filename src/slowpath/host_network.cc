@@ -279,11 +279,10 @@ absl::Status HostNetwork::SetResolver(const Tunnel& tunnel) {
 }
 
 const ReplacedFile* HostNetwork::ResolvConf() const {
-  const ReplacedFile* newest = nullptr;
   for (const HostChange& change : bring_up_.changes()) {
-    if (const auto* file = std::get_if<ReplacedFile>(&change)) newest = file;
+    if (const auto* file = std::get_if<ReplacedFile>(&change)) return file;
   }
-  return newest;
+  return nullptr;
 }
 
 std::string HostNetwork::ResolvConfBefore() const {

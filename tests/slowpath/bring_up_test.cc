@@ -25,13 +25,14 @@ class FakeHost final : public Host {
   }
   absl::StatusOr<ReplacedFile> LookAtFile(const std::string& path,
                                           const std::string& ours) override {
-    return ReplacedFile{.path = path, .ours = ours};
+    return ReplacedFile{.path = path, .existed = true, .before = file, .ours = ours};
   }
   absl::Status Make(const HostChange& change) override {
     if (Fails()) return absl::UnavailableError("make");
     if (exists) return absl::AlreadyExistsError("make");
     made.push_back(change);
     if (const auto* sysctl = std::get_if<Sysctl>(&change)) sysctls[sysctl->path] = sysctl->ours;
+    if (const auto* replaced = std::get_if<ReplacedFile>(&change)) file = replaced->ours;
     return absl::OkStatus();
   }
   absl::Status TakeBack(const HostChange& change) override {
@@ -66,6 +67,7 @@ class FakeHost final : public Host {
   std::vector<HostChange> made;
   std::vector<HostChange> taken_back;  // in their order
   std::map<std::string, std::string> sysctls;
+  std::string file;   // the contents of the only one
   int fails_at = -1;  // of the calls from now on, from 0
   bool exists = false;
   bool changed_since = false;
@@ -190,6 +192,34 @@ TEST_F(BringUpTest, ASysctlThatIsWellIsNoChange) {
   ASSERT_TRUE(bring_up_->SetSysctl("/proc/sys/net/x", "2").ok());
   EXPECT_EQ(bring_up_->changes(), std::vector<HostChange>{Sysctl({"/proc/sys/net/x", "1", "2"})});
   EXPECT_TRUE(absl::IsNotFound(bring_up_->SetSysctl("/proc/sys/net/y", "1")));
+}
+
+TEST_F(BringUpTest, WhatIsSetAnewKeepsWhatWasBeforeBraid) {
+  host_.sysctls["/proc/sys/net/x"] = "0";
+  ASSERT_TRUE(bring_up_->SetSysctl("/proc/sys/net/x", "1").ok());
+  for (int i = 0; i < 3; ++i) {
+    host_.sysctls["/proc/sys/net/x"] = "7";
+    ASSERT_TRUE(bring_up_->SetSysctl("/proc/sys/net/x", "1").ok());
+    EXPECT_EQ(host_.sysctls["/proc/sys/net/x"], "1");
+  }
+  EXPECT_EQ(bring_up_->changes(), std::vector<HostChange>{Sysctl({"/proc/sys/net/x", "0", "1"})});
+}
+
+TEST_F(BringUpTest, OfAFileThatOthersWriteTheNewestComesBack) {
+  const auto replaced = [](const char* before, const char* ours) {
+    return std::vector<HostChange>{
+        ReplacedFile{.path = "/etc/resolv.conf", .existed = true, .before = before, .ours = ours}};
+  };
+  for (const char* before : {"a", "b", "c"}) {
+    host_.file = before;
+    ASSERT_TRUE(bring_up_->ReplaceFile("/etc/resolv.conf", "ours").ok());
+    EXPECT_EQ(host_.file, "ours");
+    EXPECT_EQ(bring_up_->changes(), replaced(before, "ours"));
+  }
+  host_.file = "d";
+  host_.fails_at = 0;
+  EXPECT_TRUE(absl::IsUnavailable(bring_up_->ReplaceFile("/etc/resolv.conf", "ours")));
+  EXPECT_TRUE(bring_up_->changes().empty()) << "it is as it was";
 }
 
 TEST_F(BringUpTest, OfAnotherBootOnlyFilesAreTakenBack) {
