@@ -5,6 +5,7 @@ import os
 import time
 
 import natives
+from daemon import Daemon, merged
 from lab import eventually
 from machines import DIRECT, FAR, SERVER, Machines, seen_as
 from traffic import ping
@@ -191,6 +192,32 @@ class HostNetwork(Machines):
         eventually(lambda: self.state(self.client_ns) == wanted, 8, "all of it is there again")
         self.assertEqual(self.client.stop(), [])
         self.cleanup("--all")
+        self.assert_as_before(before, self.client_ns)
+
+    def test_two_daemons_forward_by_one_device(self):
+        self.set_up(client={"network": {"nat": [{"source": "10.50.1.0/24", "out": "braid0"}]}})
+        before = self.state(self.client_ns)
+        self.tunnel.start()
+        # Another tunnel of this machine, for the same hosts; it never comes up.
+        other = Daemon(self.client_ns, "other", merged(self.client.config, {
+            "network": {"device": "braid1", "addresses": ["10.78.0.2/24"], "routes": None,
+                        "nat": [{"source": "10.50.1.0/24", "out": "braid1"}]},
+            "security": {"state_dir": os.path.join(self.lab.folder, "other.state")},
+            "control": {"socket": os.path.join(self.lab.folder, "other.sock")}}),
+            self.client.wrap).start()
+        self.eventually_seen_as(self.host, FAR[4], SERVER[4])
+
+        def forwards(value):
+            return self.client_ns.run("cat", "/proc/sys/net/ipv4/conf/host/forwarding"
+                                      ).stdout.strip() == value
+        # The one that has turned it on ends; the other one needs it, and has it again at once: the
+        # look that finds what was not told comes every five seconds.
+        for daemon, left in ((self.client, other), (other, self.client)) * 2:
+            self.assertEqual(daemon.stop(), [])
+            eventually(lambda: forwards("1"), 2, f"{left.name} forwards")
+            daemon.start()
+        self.assertEqual(self.client.stop(), [])
+        self.assertEqual(other.stop(), [])
         self.assert_as_before(before, self.client_ns)
 
     def test_a_second_uplink_with_a_strict_filter_works(self):
