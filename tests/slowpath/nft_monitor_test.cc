@@ -13,7 +13,7 @@ namespace {
 using testing::InFreshNetwork;
 
 void Nft(const std::string& commands) {
-  ASSERT_EQ(std::system(("nft '" + commands + "'").c_str()), 0) << commands;
+  ASSERT_EQ(std::system(("nft '" + commands + "' >/dev/null").c_str()), 0) << commands;
 }
 
 class Following {
