@@ -77,6 +77,23 @@ absl::Status HostNetwork::Follow(const NetSnapshot& network, const Tunnel& tunne
   return SetResolver(tunnel);
 }
 
+absl::Status HostNetwork::OnConfig(const NetworkConfig& before) {
+  const NetworkConfig& now = config_.network;
+  std::vector<HostChange> over;
+  for (const HostChange& change : bring_up_.changes()) {
+    const auto* sysctl = std::get_if<Sysctl>(&change);
+    const bool is_of_nat = sysctl != nullptr && (sysctl->path.ends_with("/forwarding") ||
+                                                 sysctl->path.ends_with("/accept_ra"));
+    const bool is_of_dns = std::holds_alternative<ReplacedFile>(change);
+    if ((is_of_nat && now.nat != before.nat) || (is_of_dns && now.dns != before.dns)) {
+      over.push_back(change);
+    }
+  }
+  if (absl::Status status = bring_up_.TakeBack(over); !status.ok()) return status;
+  if (now.dns == before.dns || resolved_link_ == 0) return absl::OkStatus();
+  return RevertResolvedServers(std::exchange(resolved_link_, 0));
+}
+
 // One that nobody's routes are in, of either family.
 absl::Status HostNetwork::ChooseTable() {
   for (uint32_t table = kFirstTable; table < kFirstTable + kTables; ++table) {

@@ -36,6 +36,9 @@ class HostNetwork {
   // there, TakeBack() ends it. To be called when the network has changed, and now and then.
   [[nodiscard]] absl::Status Follow(const NetSnapshot& network, const Tunnel& tunnel);
   [[nodiscard]] absl::Status TakeBack();
+  // The configuration has another NAT or DNS than before: takes back what Follow() has done for
+  // that and would not compare.
+  [[nodiscard]] absl::Status OnConfig(const NetworkConfig& before);
 
   // The resolv.conf of this machine without the tunnel; empty: the one that is there.
   std::string ResolvConfBefore() const;

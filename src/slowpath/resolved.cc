@@ -109,4 +109,10 @@ absl::Status SetResolvedServers(int link, const DnsConfig& dns) {
   return is_default.Send();
 }
 
+absl::Status RevertResolvedServers(int link) {
+  const Bus bus = OpenBus();
+  if (bus == nullptr) return absl::UnavailableError("network.dns: there is no system bus");
+  return Call(bus.get(), "RevertLink", link).Send();
+}
+
 }  // namespace braid

@@ -14,5 +14,7 @@ bool IsResolvedUsed(const std::string& resolv_conf);
 
 // Waits for its answer, two seconds at most.
 [[nodiscard]] absl::Status SetResolvedServers(int link, const DnsConfig& dns);
+// While the device stays: it has none any more.
+[[nodiscard]] absl::Status RevertResolvedServers(int link);
 
 }  // namespace braid

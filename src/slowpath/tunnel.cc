@@ -139,8 +139,18 @@ absl::Status Tunnel::TakeBackLeftovers() {
 }
 
 absl::Status Tunnel::FollowLinks() {
+  WatchTables();
   network_.emplace(io_, [this](const NetSnapshot&) { OnNetwork(); });
   return network_->Start();
+}
+
+// Where a table of braid's own is wanted.
+void Tunnel::WatchTables() {
+  if (nftables_ || (!config_.network.kill_switch && config_.network.nat.empty())) return;
+  nftables_.emplace(io_, [this] { FollowNetwork(); });
+  if (absl::Status status = nftables_->Start(); !status.ok()) {
+    Warn(std::string(status.message()) + "; its tables are looked at every five seconds");
+  }
 }
 
 absl::Status Tunnel::OpenSockets() {
@@ -291,6 +301,7 @@ void Tunnel::Stop() {
   if (peers_) peers_->Close(MonotonicNowNs());
   tick_.cancel();
   retry_commands_.cancel();
+  if (nftables_) nftables_->Close();
   if (network_) network_->Close();
   events_.Close();
   jobs_.Close();
@@ -381,9 +392,14 @@ absl::Status Tunnel::ChangeNetwork(Config& next) {
   }
   std::swap(config_.network, next.network);
   if (!host_network_) return absl::OkStatus();
-  const absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
+  WatchTables();
+  absl::Status status = host_network_->OnConfig(next.network);
+  if (status.ok()) status = host_network_->Follow(network_->network(), SeeTunnel());
   if (status.ok()) return status;
   std::swap(config_.network, next.network);
+  if (absl::Status back = host_network_->OnConfig(next.network); !back.ok()) {
+    spdlog::error("{}", std::string(back.message()));
+  }
   FollowNetwork();
   return status;
 }

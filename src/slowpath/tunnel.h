@@ -29,6 +29,7 @@
 #include "slowpath/inbox.h"
 #include "slowpath/measure_responder.h"
 #include "slowpath/net_monitor.h"
+#include "slowpath/nft_monitor.h"
 #include "slowpath/path_meter.h"
 #include "slowpath/path_quota.h"
 #include "slowpath/peers.h"
@@ -71,6 +72,7 @@ class Tunnel final : private PeerHost {
   absl::Status ReadKeys();
   absl::Status TakeBackLeftovers();
   absl::Status FollowLinks();
+  void WatchTables();
   absl::Status OpenSockets();
   absl::Status OpenDevice();
   absl::Status SteerByLanes(int lanes);
@@ -159,6 +161,7 @@ class Tunnel final : private PeerHost {
   std::optional<TunnelSockets> sockets_;
   std::optional<SlowLane> slow_lane_;
   std::optional<NetMonitor> network_;
+  std::optional<NftMonitor> nftables_;
   ThisHost host_;
   std::optional<HostNetwork> host_network_;  // nothing where it could not be
   bool has_carried_ = false;                 // a session was established, ever
