@@ -107,6 +107,7 @@ class Reload(LabTest):
         write(tunnel.client, {"tunnel": {"peers": [merged(peer, {"endpoints": ["10.20.1.3:7700"]})]}})
         reload(tunnel.client)
         eventually(lambda: tunnel.client.path()["remote"] == "10.20.1.3:7700", 5, "it has moved")
+        tunnel.wait()
         self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
 
     def test_what_is_wrong_changes_nothing(self):
