@@ -205,6 +205,42 @@ TEST(WorkerGroup, APacketGoesToItsWorkerAsLongAsThereIsRoom) {
   EXPECT_TRUE(group.HandPacket(2, {})) << "another worker's mailbox has room";
 }
 
+TEST(WorkerGroup, AWorkerOwesASignOfLifeFromWhenItWasAsked) {
+  constexpr TimeNs kNowNs = 100 * kSecondNs;
+  WorkerGroup group(Unpinned(2));
+  const auto silent = [&](int worker, DurationNs later_ns) {
+    return group.SilentFor(worker, kNowNs + later_ns);
+  };
+  EXPECT_EQ(silent(0, 0), 0u) << "it was not asked";
+  group.Tell(Numbered(0));
+  group.AskForLife(kNowNs);
+  EXPECT_TRUE(CarryOut(group, 0));
+  EXPECT_EQ(silent(0, kSecondNs), kSecondNs) << "a command from before is no answer";
+  EXPECT_EQ(CarryOut(group, 0)->type, Command::Type::kNone);
+  EXPECT_EQ(silent(0, kSecondNs), 0u);
+  EXPECT_EQ(silent(1, kSecondNs), kSecondNs);
+  // The other one is asked again, this one goes on owing since it was first asked.
+  group.AskForLife(kNowNs + kSecondNs);
+  EXPECT_EQ(silent(0, 3 * kSecondNs), 2 * kSecondNs);
+  EXPECT_EQ(silent(1, 3 * kSecondNs), 3 * kSecondNs);
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(CarryOut(group, 1));
+  EXPECT_EQ(silent(1, 3 * kSecondNs), 0u);
+  EXPECT_FALSE(CarryOut(group, 1)) << "it was asked once";
+}
+
+TEST(WorkerGroup, AWorkerThatDoesNotTakeItsCommandsOwesASignOfLifeToo) {
+  constexpr TimeNs kNowNs = 100 * kSecondNs;
+  WorkerGroup group(Unpinned(1));
+  for (size_t number = 0; number < kInboxSlots; ++number) group.Tell(Numbered(number));
+  for (TimeNs second = 0; second < 2000; ++second) group.AskForLife(kNowNs + second * kSecondNs);
+  EXPECT_EQ(group.SilentFor(0, kNowNs + 2000 * kSecondNs), 2000 * kSecondNs);
+  EXPECT_EQ(CarryOutAll(group, 0, 0), size_t{kInboxSlots});
+  group.Tick();
+  EXPECT_EQ(CarryOut(group, 0)->type, Command::Type::kNone);
+  EXPECT_EQ(group.SilentFor(0, kNowNs + 2000 * kSecondNs), 0u);
+  EXPECT_FALSE(CarryOut(group, 0));
+}
+
 // --- With real workers, behind a device and sockets of a network of the test's own ---
 
 constexpr char kDevice[] = "braid9";
@@ -334,6 +370,8 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     EXPECT_EQ(other.tx_packets, 0u);
     EXPECT_EQ(group.TrafficOf(0).rx_packets, 0u);
 
+    uint64_t rx_bytes = 0;
+    uint64_t tx_bytes = 0;
     uint64_t rx_packets = 0;
     uint64_t tx_packets = 0;
     uint64_t handed_over = 0;
@@ -341,6 +379,11 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     for (int worker = 0; worker < 3; ++worker) {
       const auto of_worker = group.TotalsOf(worker);
       EXPECT_EQ(of_worker.cpu, -1);
+      EXPECT_GT(of_worker.busy_ns, 0u);
+      EXPECT_LT(of_worker.busy_ns, MonotonicNowNs() - before_ns + 10 * kSecondNs);
+      EXPECT_EQ(of_worker.inbox_packets + of_worker.inbox_commands, 0u);
+      rx_bytes += of_worker.rx_bytes;
+      tx_bytes += of_worker.tx_bytes;
       rx_packets += of_worker.rx_packets;
       tx_packets += of_worker.tx_packets;
       handed_over += of_worker.handed_over;
@@ -350,11 +393,47 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
         EXPECT_TRUE(lanes.insert(lane).second) << "lane " << int{lane} << " has two workers";
       }
     }
+    EXPECT_EQ(rx_bytes, kFromPeer * inner.size());
+    EXPECT_EQ(tx_bytes, kToPeer * 29);
     EXPECT_EQ(rx_packets, kFromPeer);
     EXPECT_EQ(tx_packets, kToPeer);
     EXPECT_EQ(handed_over, group.HandedOver());
     EXPECT_EQ(lanes.size(), size_t{kLanes});
     group.Stop();
+  });
+}
+
+TEST(WorkerGroup, WorkersAnswerWhenTheyAreAskedForLifeAndSleepElse) {
+  testing::InFreshNetwork([] {
+    Running running(ServerConfig(), Unpinned(2));
+    WorkerGroup& group = running.group;
+    for (int round = 0; round < 3; ++round) {
+      group.AskForLife(MonotonicNowNs());
+      for (int worker = 0; worker < 2; ++worker) {
+        EXPECT_TRUE(Await([&] { return group.SilentFor(worker, kNever) == 0; }));
+      }
+    }
+    const DurationNs before_ns = group.TotalsOf(0).busy_ns;
+    EXPECT_GT(before_ns, 0u);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    EXPECT_LT(group.TotalsOf(0).busy_ns - before_ns, 50 * kMillisecondNs) << "it does nothing";
+    group.Stop();
+    EXPECT_EQ(group.TotalsOf(0).busy_ns, 0u);
+  });
+}
+
+TEST(WorkerGroup, TellsHowMuchWaitsForAWorker) {
+  testing::InFreshNetwork([] {
+    Running running(ServerConfig(), Unpinned(1));
+    WorkerGroup& group = running.group;
+    group.Stop();
+    for (size_t number = 0; number < kInboxSlots + 3; ++number) group.Tell(Numbered(number));
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(group.HandPacket(0, {}));
+    EXPECT_EQ(group.TotalsOf(0).inbox_commands, kInboxSlots + 3u);
+    EXPECT_EQ(group.TotalsOf(0).inbox_packets, 5u);
+    EXPECT_EQ(group.waiting_events(), 0u);
+    EXPECT_TRUE(group.events().events.TryPush({}));
+    EXPECT_EQ(group.waiting_events(), 1u);
   });
 }
 
