@@ -11,17 +11,18 @@
 #include <optional>
 #include <set>
 
-#include "slowpath/net_setup.h"
 #include "support/network.h"
 #include "support/packets.h"
+#include "support/running_workers.h"
 #include "support/test_keys.h"
 
 namespace braid {
 namespace {
 
+using testing::Await;
 using testing::Buffer;
-
-std::vector<int> Unpinned(size_t workers) { return std::vector<int>(workers, -1); }
+using testing::RunningWorkers;
+using testing::Unpinned;
 
 Command Numbered(size_t number) {
   return {.type = Command::Type::kSendUnder, .mtu = static_cast<uint16_t>(number)};
@@ -243,16 +244,7 @@ TEST(WorkerGroup, AWorkerThatDoesNotTakeItsCommandsOwesASignOfLifeToo) {
 
 // --- With real workers, behind a device and sockets of a network of the test's own ---
 
-constexpr char kDevice[] = "braid9";
 constexpr int kLanes = 16;
-
-template <typename Condition>
-bool Await(Condition&& condition) {
-  for (int i = 0; i < 25'000 && !condition(); ++i) {
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
-  return condition();
-}
 
 Config ServerConfig() {
   Config config;
@@ -262,24 +254,6 @@ Config ServerConfig() {
   config.tunnel.lanes = kLanes;
   return config;
 }
-
-struct Running {
-  explicit Running(const Config& config, const std::vector<int>& cpus) : group(cpus) {
-    auto tun = OpenTun(kDevice, group.workers(), true);
-    EXPECT_TRUE(tun.ok()) << tun.status();
-    device = *std::move(tun);
-    EXPECT_TRUE(SetUpDevice(kDevice, {IpPrefix::Parse("10.77.0.1/24").value()}, 1400).ok());
-    auto opened = TunnelSockets::Open(config, group.workers());
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    sockets = *std::move(opened);
-    const absl::Status status = group.Start(config, device, 1400, *sockets);
-    EXPECT_TRUE(status.ok()) << status;
-  }
-
-  TunDevice device;
-  std::optional<TunnelSockets> sockets;
-  WorkerGroup group;
-};
 
 TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
   testing::InFreshNetwork([] {
@@ -295,7 +269,7 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     }
     const UdpSocket peer =
         OpenUdp({IpAddress::Parse("127.0.0.1").value(), 0, "", false, false}).value();
-    Running running(config, Unpinned(3));
+    RunningWorkers running(config, Unpinned(3));
     WorkerGroup& group = running.group;
     const RouteTable::Route owned[] = {{IpPrefix::Parse("10.77.0.2/32").value(), 1}};
     group.SetRoutes(std::make_unique<RouteTable>(owned));
@@ -405,7 +379,7 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
 
 TEST(WorkerGroup, WorkersAnswerWhenTheyAreAskedForLifeAndSleepElse) {
   testing::InFreshNetwork([] {
-    Running running(ServerConfig(), Unpinned(2));
+    RunningWorkers running(ServerConfig(), Unpinned(2));
     WorkerGroup& group = running.group;
     for (int round = 0; round < 3; ++round) {
       group.AskForLife(MonotonicNowNs());
@@ -424,7 +398,7 @@ TEST(WorkerGroup, WorkersAnswerWhenTheyAreAskedForLifeAndSleepElse) {
 
 TEST(WorkerGroup, TellsHowMuchWaitsForAWorker) {
   testing::InFreshNetwork([] {
-    Running running(ServerConfig(), Unpinned(1));
+    RunningWorkers running(ServerConfig(), Unpinned(1));
     WorkerGroup& group = running.group;
     group.Stop();
     for (size_t number = 0; number < kInboxSlots + 3; ++number) group.Tell(Numbered(number));
@@ -446,7 +420,7 @@ TEST(WorkerGroup, PinsEachWorkerToTheCpuThatItWasGiven) {
       if (CPU_ISSET(static_cast<size_t>(cpu), &usable)) cpus.push_back(cpu);
     }
     cpus.push_back(-1);
-    Running running(ServerConfig(), cpus);
+    RunningWorkers running(ServerConfig(), cpus);
     for (size_t worker = 0; worker < cpus.size(); ++worker) {
       EXPECT_EQ(running.group.TotalsOf(static_cast<int>(worker)).cpu, cpus[worker]);
     }
