@@ -100,6 +100,11 @@ Component JudgeResources(const HealthInputs& inputs) {
     return {"resources", Health::kDegraded,
             absl::StrCat("a worker's memory was used up, and packets were dropped: ", reasons)};
   }
+  if (inputs.open_files == 0 && inputs.most_files != 0) {
+    return {"resources", Health::kDegraded,
+            absl::StrCat("no file descriptor of ", inputs.most_files,
+                         " is left to count them with: raise the limit (LimitNOFILE=)")};
+  }
   const bool many = static_cast<double>(inputs.open_files) >
                     kMostFilesUsed * static_cast<double>(inputs.most_files);
   if (!many) return {"resources"};

@@ -124,6 +124,9 @@ TEST(Health, FewFileDescriptorsThatAreLeftDegrade) {
   inputs.open_files = 820;
   Expect(inputs, "resources", Health::kDegraded,
          "820 of 1024 file descriptors are in use: raise the limit (LimitNOFILE=)");
+  inputs.open_files = 0;
+  Expect(inputs, "resources", Health::kDegraded,
+         "no file descriptor of 1024 is left to count them with: raise the limit (LimitNOFILE=)");
 }
 
 TEST(Health, APoolThatWasUsedUpLatelyDegrades) {
