@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_split.h"
+#include "slowpath/control_protocol.h"
 #include "slowpath/path_commands.h"
 #include "slowpath/process_usage.h"
 
@@ -203,7 +204,9 @@ void AddBond(const BondGauges& bond, const std::string& peer, Families& to) {
 }
 
 void AddPeers(const StatusSources& sources, Families& to) {
-  const bool in_detail = sources.peers.all().size() <= kMaxPeersInDetail;
+  const PeerDetail detail = DetailFor(sources.peers.all().size());
+  if (detail == PeerDetail::kNone) return;
+  const bool in_detail = detail == PeerDetail::kAll;
   for (const auto& peer : sources.peers.all()) {
     if (!IsKnown(*peer)) continue;
     const std::string name = Utf8(peer->name);

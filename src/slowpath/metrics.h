@@ -3,8 +3,8 @@
 //
 // How many series that is: each reason of a drop and each worker has its own. A client's peers are
 // there from the start, a server's from their first session on, so clients that are configured and
-// never come cost nothing. Where more than kMaxPeersInDetail peers are configured a peer has only
-// the metrics of kOfEachPeer, whatever it does; `braid status --json` has the rest.
+// never come cost nothing. Where very many are configured each has a few or none, so that the slow
+// path is kept from nothing by a scrape; `braid status --json` has the rest.
 #pragma once
 
 #include <prometheus/metric_family.h>
@@ -20,6 +20,7 @@
 namespace braid {
 
 inline constexpr size_t kMaxPeersInDetail = 1000;
+inline constexpr size_t kMaxPeersByName = 10'000;
 
 // name, type, names of the labels, meaning. In the order in which they are given out.
 #define BRAID_METRICS(X)                                                                           \
@@ -130,6 +131,15 @@ inline constexpr MetricInfo kMetrics[] = {
 #undef X
 };
 
+enum class PeerDetail : uint8_t {
+  kNone,  // only the sums
+  kFew,   // those of kOfEachPeer
+  kAll,
+};
+constexpr PeerDetail DetailFor(size_t configured_peers) {
+  if (configured_peers > kMaxPeersByName) return PeerDetail::kNone;
+  return configured_peers > kMaxPeersInDetail ? PeerDetail::kFew : PeerDetail::kAll;
+}
 inline constexpr Metric kOfEachPeer[] = {Metric::braid_peer_established,
                                          Metric::braid_peer_last_handshake_timestamp_seconds,
                                          Metric::braid_peer_bytes_total};

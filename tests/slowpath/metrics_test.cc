@@ -283,7 +283,12 @@ TEST(Metrics, AServersPeerIsThereFromItsFirstSessionOn) {
   });
 }
 
-TEST(Metrics, OfVeryManyPeersEachHasOnlyAFew) {
+TEST(Metrics, OfVeryManyPeersEachHasOnlyAFewOrNone) {
+  EXPECT_EQ(DetailFor(0), PeerDetail::kAll);
+  EXPECT_EQ(DetailFor(kMaxPeersInDetail), PeerDetail::kAll);
+  EXPECT_EQ(DetailFor(kMaxPeersInDetail + 1), PeerDetail::kFew);
+  EXPECT_EQ(DetailFor(kMaxPeersByName), PeerDetail::kFew);
+  EXPECT_EQ(DetailFor(kMaxPeersByName + 1), PeerDetail::kNone);
   testing::InFreshNetwork([] {
     StatusRig rig(Role::kServer, kMaxPeersInDetail + 1);
     rig.far[7]->Start();
