@@ -5,6 +5,7 @@
 // sees that its slot was emptied for it, so "full" is never said of a ring that surely has room.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -66,8 +67,13 @@ class Ring {
     return slots_[position & mask_].turn.load(std::memory_order_acquire) != position + 1;
   }
 
+  // For any thread: what was in it about now. Pushes and pops under way make it neither negative
+  // nor more than there are slots.
   size_t ApproximateSize() const {
-    return tail_.load(std::memory_order_relaxed) - head_.load(std::memory_order_relaxed);
+    const size_t head = head_.load(std::memory_order_relaxed);
+    const size_t tail = tail_.load(std::memory_order_relaxed);
+    const auto size = static_cast<std::ptrdiff_t>(tail - head);
+    return size < 0 ? 0 : std::min(static_cast<size_t>(size), mask_ + 1);
   }
 
  private:

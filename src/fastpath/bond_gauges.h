@@ -44,6 +44,7 @@ struct BondGauges {
   Gauge<uint64_t> codel_drops;
   Gauge<uint64_t> codel_marks;
   Gauge<uint64_t> overflows;
+  Gauge<uint64_t> gone_stale;
   Gauge<uint64_t> express_packets;
   Gauge<uint64_t> copies;
   Gauge<uint64_t> repairs;

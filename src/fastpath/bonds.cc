@@ -338,6 +338,7 @@ void Bonds::Show(PeerSlot peer, Bond& bond) {
   to.codel_marks.Set(queue.counters().marked);
   to.overflows.Set(queue.counters().overflowed);
   const BondSender::Counters& sent = bond.sender.counters();
+  to.gone_stale.Set(sent.gone_stale);
   to.express_packets.Set(sent.express);
   to.copies.Set(sent.copies);
   to.repairs.Set(sent.repairs);

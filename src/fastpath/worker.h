@@ -29,6 +29,8 @@ class Worker final : private Backend::Sink {
   const WorkerState& state() const { return state_; }
   const Bonds& bonds() const { return bonds_; }
   std::string_view backend_name() const { return state_.backend->name(); }
+  // That its thread has had. For whoever starts and stops it; 0 while it does not run.
+  DurationNs CpuTimeNs() const;
 
  private:
   absl::Status Prepare();

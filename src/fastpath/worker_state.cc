@@ -45,6 +45,8 @@ void WorkerState::EndSession(PeerSlot peer) {
   }
   ended_rx_packets.Add(session.rx_packets.Get());
   ended_tx_packets.Add(session.tx_packets.Get());
+  ended_rx_bytes.Add(session.rx_bytes.Get());
+  ended_tx_bytes.Add(session.tx_bytes.Get());
   session.BeginAnew();
 }
 

@@ -87,8 +87,11 @@ struct WorkerState {
   // Read by the slow path.
   DropCounters drops;
   Counter handed_over;  // packets given to another worker
-  Counter ended_rx_packets;  // of peers that are no more
+  // Inner traffic of peers that are no more.
+  Counter ended_rx_packets;
   Counter ended_tx_packets;
+  Counter ended_rx_bytes;
+  Counter ended_tx_bytes;
   LaneSet lanes;        // that carried a packet here, of any peer
   std::atomic<bool> segmentation_refused{false};
 };

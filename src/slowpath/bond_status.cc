@@ -33,6 +33,7 @@ Json DescribeBond(const BondGauges& bond) {
   json["codel_drops"] = bond.codel_drops.Get();
   json["codel_marks"] = bond.codel_marks.Get();
   json["overflows"] = bond.overflows.Get();
+  json["gone_stale"] = bond.gone_stale.Get();
   json["express_packets"] = bond.express_packets.Get();
   json["copies"] = bond.copies.Get();
   json["repairs"] = bond.repairs.Get();

@@ -20,10 +20,12 @@
 #include "slowpath/config_change.h"
 #include "slowpath/config_json.h"
 #include "slowpath/control_server.h"
+#include "slowpath/health.h"
 #include "slowpath/log.h"
 #include "slowpath/restart_policy.h"
 #include "slowpath/status.h"
 #include "slowpath/tunnel.h"
+#include "slowpath/watchdog.h"
 
 namespace braid {
 namespace {
@@ -31,6 +33,7 @@ namespace {
 namespace asio = boost::asio;
 
 constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
+constexpr auto kLookAtWatchdogEvery = std::chrono::milliseconds(250);
 constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
 
 class Daemon {
@@ -40,7 +43,8 @@ class Daemon {
         config_(std::move(config)),
         end_signals_(io_, SIGINT, SIGTERM),
         reload_signal_(io_, SIGHUP),
-        restart_(io_) {}
+        restart_(io_),
+        watchdog_timer_(io_) {}
 
   absl::Status Run();
 
@@ -57,6 +61,7 @@ class Daemon {
   void StopTunnel();
   void OnTunnelFailure(absl::Status why);
   void RestartLater();
+  void FeedWatchdog();
   void Shutdown();
 
   const std::string file_;
@@ -69,6 +74,8 @@ class Daemon {
   TimeNs tunnel_started_ns_ = 0;
   asio::steady_timer restart_;
   RestartPolicy restarts_;
+  asio::steady_timer watchdog_timer_;
+  Watchdog watchdog_ = Watchdog::OfThisProcess();
   std::string failure_;  // why the tunnel does not run though it is to
   bool stopping_ = false;
 };
@@ -82,6 +89,7 @@ absl::Status Daemon::Run() {
     if (!error) Shutdown();
   });
   ReloadOnSignal();
+  FeedWatchdog();
   sd_notify(0, "READY=1");
   io_.run();
   spdlog::info("stopped");
@@ -158,16 +166,12 @@ ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& par
   if (verb == "stop") return OnStop(params);
   if (verb == "reload") return OnReload(params);
   if (verb == "config") return ToJsonText(ToJson(config_));
-  if (verb == "status") {
-    return ToJsonText(tunnel_ != nullptr ? DescribeStatus(tunnel_->Sources())
-                                         : DescribeStopped(config_, failure_));
-  }
-  if (tunnel_ == nullptr) {
-    return ControlError{ControlCode::kUnavailable,
-                        failure_.empty() ? "the tunnel is stopped; \"start\" starts it"
-                                         : "the tunnel has failed: " + failure_};
-  }
-  return tunnel_->OnVerb(verb, params);
+  if (tunnel_ != nullptr) return tunnel_->OnVerb(verb, params);
+  if (verb == "status") return ToJsonText(DescribeStopped(config_, failure_));
+  const std::string why = failure_.empty() ? "the tunnel is stopped; \"braid start\" starts it"
+                                           : "the tunnel has failed: " + failure_;
+  if (verb == "health") return ToJsonText(DescribeHealth(HealthWithoutTunnel(why)));
+  return ControlError{ControlCode::kUnavailable, why};
 }
 
 ControlResult Daemon::OnStart() {
@@ -199,6 +203,16 @@ ControlResult Daemon::OnStop(const nlohmann::json& params) {
   failure_.clear();
   StopTunnel();
   return std::string("{}");
+}
+
+// Only while the loop turns and the workers do: what hangs is for the service manager to start anew.
+void Daemon::FeedWatchdog() {
+  const bool alive = tunnel_ == nullptr || tunnel_->AreWorkersAlive();
+  if (watchdog_.IsDue(alive, MonotonicNowNs())) sd_notify(0, "WATCHDOG=1");
+  watchdog_timer_.expires_after(kLookAtWatchdogEvery);
+  watchdog_timer_.async_wait([this](const boost::system::error_code& error) {
+    if (!error && !stopping_) FeedWatchdog();
+  });
 }
 
 // --- Another configuration ---
@@ -282,6 +296,7 @@ void Daemon::Shutdown() {
   end_signals_.cancel();
   reload_signal_.cancel();
   restart_.cancel();
+  watchdog_timer_.cancel();
   StopTunnel();
   control_->Close();
 }

@@ -394,6 +394,8 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
 // --- Initiating ---
 
 void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
+  // A cookie was an answer, too.
+  if (peer.attempt && !peer.retry_same_path) ++handshakes_.timed_out;
   EndAttempt(peer);
   // An unanswered mac2 may have been wrong for the other end, so the next goes without.
   PeerPath* last = peer.FindPath(peer.attempt_path);
@@ -431,6 +433,7 @@ void Peers::StartAttempt(Peer& peer, TimeNs now_ns) {
   peer.attempt = *std::move(attempt);
   peer.attempt_index = payload.sender_index;
   by_index_[peer.attempt_index] = {&peer, nullptr};
+  ++handshakes_.begun;
   host_.SendDatagram(path.route, {datagram.data(), *bytes});
 }
 
@@ -457,6 +460,7 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
 
   const ResponsePayload& response = result->response;
   EndAttempt(peer);
+  ++handshakes_.completed;
   auto keypair = MakeKeypair(peer, result->roots, peer.attempt_index, response.sender_index,
                              response.cipher, response.lanes, response.features, now_ns);
   peer.attempt_had_cookie = false;
@@ -508,30 +512,36 @@ void Peers::OnCookie(Bytes datagram, TimeNs now_ns) {
 
 // --- Responding ---
 
+void Peers::RefuseInitiation(Drop reason) {
+  ++handshakes_.refused;
+  drops_.Count(reason);
+}
+
 void Peers::OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns) {
   if (datagram.size() < kInitiationBytes || !ReadHandshakeHeader(datagram, Kind::kInitiation)) {
-    return drops_.Count(Drop::handshake_malformed);
+    return RefuseInitiation(Drop::handshake_malformed);
   }
   switch (cookies_.Admit(datagram, back.remote, flood_.UnderLoad(now_ns), now_ns)) {
     case Admission::kRefused:
-      return drops_.Count(Drop::handshake_bad_mac);
+      return RefuseInitiation(Drop::handshake_bad_mac);
     case Admission::kNeedsCookie: {
       flood_.OnInitiation(now_ns);
       std::array<uint8_t, kCookieReplyBytes> reply;
       const auto bytes = cookies_.WriteCookie(datagram, back.remote, now_ns, reply);
       if (bytes.ok()) host_.SendDatagram(back, {reply.data(), *bytes});
-      return drops_.Count(Drop::handshake_rate_limited);
+      return RefuseInitiation(Drop::handshake_rate_limited);
     }
     case Admission::kAdmitted:
       break;
   }
   flood_.OnInitiation(now_ns);
   if (flood_.UnderLoad(now_ns) && !flood_.Allow(back.remote, now_ns)) {
-    return drops_.Count(Drop::handshake_rate_limited);
+    return RefuseInitiation(Drop::handshake_rate_limited);
   }
 
-  if (jobs_under_way_ >= kMaxHandshakeJobs) return drops_.Count(Drop::handshakes_busy);
+  if (jobs_under_way_ >= kMaxHandshakeJobs) return RefuseInitiation(Drop::handshakes_busy);
   ++jobs_under_way_;
+  ++handshakes_.begun;
   host_.RunJob(std::make_unique<HandshakeJob>(Directory(), datagram, back));
 }
 
@@ -548,7 +558,7 @@ void Peers::OnJobDone(std::unique_ptr<HandshakeJob> job, TimeNs now_ns) {
 
 bool Peers::DecideAnswer(HandshakeJob& job) {
   const auto refuse = [this](Drop reason) {
-    drops_.Count(reason);
+    RefuseInitiation(reason);
     return false;
   };
   if (!job.ok()) {
@@ -571,17 +581,18 @@ bool Peers::DecideAnswer(HandshakeJob& job) {
 }
 
 void Peers::InstallNext(const HandshakeJob& job, TimeNs now_ns) {
-  if (!job.ok()) return drops_.Count(Drop::handshake_unauthentic);
+  if (!job.ok()) return RefuseInitiation(Drop::handshake_unauthentic);
   Peer* known = PeerOf(job);
-  if (known == nullptr) return drops_.Count(Drop::handshake_unknown_peer);
+  if (known == nullptr) return RefuseInitiation(Drop::handshake_unknown_peer);
   Peer& peer = *known;
   const InitiationPayload& initiation = job.initiation();
   const ResponsePayload& answer = job.answer();
   // Since it was decided on, the peer may have begun anew: it waits for another response then.
-  if (initiation.counter < peer.greatest_counter) return drops_.Count(Drop::handshake_replayed);
+  if (initiation.counter < peer.greatest_counter) return RefuseInitiation(Drop::handshake_replayed);
   // The same index may have been drawn for another handshake: one in four billion has to try again.
-  if (by_index_.contains(answer.sender_index)) return drops_.Count(Drop::handshakes_busy);
+  if (by_index_.contains(answer.sender_index)) return RefuseInitiation(Drop::handshakes_busy);
   PathOf(peer, job.path_id());
+  if (peer.next != nullptr) ++handshakes_.timed_out;
   Withdraw(peer, peer.next);
   peer.next = MakeKeypair(peer, job.roots(), answer.sender_index, initiation.sender_index,
                           answer.cipher, answer.lanes, initiation.features, now_ns);
@@ -604,6 +615,7 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   peer.initiated_current = false;
   peer.confirmed_current = true;
   peer.completed_once = true;
+  ++handshakes_.completed;
   if (first) {
     // Its sequences may have begun anew, too.
     peer.gone_before = {};
@@ -1181,7 +1193,9 @@ void Peers::TickPeer(Peer& peer, TimeNs now_ns) {
 
 void Peers::TickKeys(Peer& peer, TimeNs now_ns) {
   for (auto* keypair : {&peer.previous, &peer.next}) {
-    if (*keypair != nullptr && now_ns >= (*keypair)->open_until_ns) Withdraw(peer, *keypair);
+    if (*keypair == nullptr || now_ns < (*keypair)->open_until_ns) continue;
+    if (keypair == &peer.next) ++handshakes_.timed_out;
+    Withdraw(peer, *keypair);
   }
   if (peer.current != nullptr && now_ns >= peer.current->open_until_ns) {
     DropSession(peer, "the keys are too old");

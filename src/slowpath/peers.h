@@ -169,6 +169,14 @@ struct WantedMode {
   bool taken = false;
 };
 
+// What has become of handshakes since the start, with all peers.
+struct HandshakeCounts {
+  uint64_t begun = 0;      // initiations that this end sent, or that came and were let in
+  uint64_t completed = 0;  // both ends hold the keys, and this one knows
+  uint64_t refused = 0;    // initiations that came and were not answered; their drops tell why
+  uint64_t timed_out = 0;  // of those begun: the other end did not answer, or not use the keys
+};
+
 // In a handshake's features: the sender takes the bonding mode that the other end wants.
 inline constexpr uint32_t kFeatureMode = 1 << 4;
 
@@ -297,6 +305,7 @@ class Peers {
     return slot < peers_.size() ? peers_[slot].get() : nullptr;
   }
   const DropCounters& drops() const { return drops_; }
+  const HandshakeCounts& handshakes() const { return handshakes_; }
   // Of keypairs and of attempts.
   size_t indices_in_use() const { return by_index_.size(); }
   const PeersOptions& options() const { return options_; }
@@ -311,6 +320,7 @@ class Peers {
   // Handshakes.
   void StartAttempt(Peer& peer, TimeNs now_ns);
   void OnInitiation(Bytes datagram, const Route& back, TimeNs now_ns);
+  void RefuseInitiation(Drop reason);
   // Whether the initiation that was read is to be answered, and with what.
   bool DecideAnswer(HandshakeJob& job);
   void InstallNext(const HandshakeJob& job, TimeNs now_ns);
@@ -416,6 +426,7 @@ class Peers {
   uint64_t next_keypair_id_ = 1;
   bool closed_ = false;
   DropCounters drops_;
+  HandshakeCounts handshakes_;
 };
 
 }  // namespace braid

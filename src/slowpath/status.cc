@@ -3,26 +3,18 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "slowpath/bond_status.h"
 #include "slowpath/key_file.h"
 #include "slowpath/net_setup.h"
 #include "slowpath/path_commands.h"
+#include "slowpath/process_usage.h"
 
 namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-uint64_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  uint64_t total_pages = 0;
-  uint64_t resident_pages = 0;
-  statm >> total_pages >> resident_pages;
-  return resident_pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
 
 Json DescribeDaemon(const Config& config, const char* state) {
   Json json;
@@ -141,18 +133,11 @@ Json DescribeOffloads(const StatusSources& sources) {
   return json;
 }
 
-uint64_t DropsFor(const StatusSources& sources, Drop reason) {
-  if (reason == Drop::tun_queue_full) return sources.tun_queue_drops;
-  if (reason == Drop::socket_queue_full) return sources.socket_queue_drops;
-  return sources.workers.Drops(reason) + sources.peers.drops().Get(reason) +
-         sources.stray_drops.Get(reason);
-}
-
 }  // namespace
 
 Json DescribeStopped(const Config& config, const std::string& failure) {
   Json json = DescribeDaemon(config, failure.empty() ? "stopped" : "failed");
-  json["memory_rss_bytes"] = ResidentBytes();
+  json["memory_rss_bytes"] = UsageOfThisProcess().resident_bytes;
   json["warnings"] = Json::array();
   if (!failure.empty()) json["warnings"].push_back(failure);
   json["peers"] = Json::array();
@@ -167,7 +152,7 @@ Json DescribeStatus(const StatusSources& sources) {
   json["uptime_s"] = SecondsSince(sources.started_ns, sources.now_ns);
   json["io"] = std::string(sources.workers.backend_name());
   json["aead"] = std::string(sources.aeads[Cipher::kChaCha20Poly1305]->backend);
-  json["memory_rss_bytes"] = ResidentBytes();
+  json["memory_rss_bytes"] = UsageOfThisProcess().resident_bytes;
   json["offloads"] = DescribeOffloads(sources);
   json["network"]["mtu"] = sources.mtu;
   json["network"]["addresses"] = Json::array();

@@ -2,36 +2,10 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
-#include <string>
-#include <vector>
 
-#include "slowpath/client_paths.h"
-#include "slowpath/config.h"
-#include "slowpath/path_meter.h"
-#include "slowpath/peers.h"
-#include "slowpath/worker_group.h"
+#include "slowpath/status_sources.h"
 
 namespace braid {
-
-// Everything that the status is about. Borrowed for the call.
-struct StatusSources {
-  const Config& config;
-  const Peers& peers;
-  const WorkerGroup& workers;
-  const PathMeters& meters;
-  const TunOffloads& offloads;
-  const AeadSuite& aeads;
-  const DropCounters& stray_drops;  // between the slow lane's sockets and the workers
-  uint64_t tun_queue_drops;         // as the kernel counts them
-  uint64_t socket_queue_drops;      // as well
-  bool steered_by_bpf;
-  int mtu;
-  const std::vector<std::string>& warnings;
-  TimeNs started_ns;
-  TimeNs now_ns;
-  const ClientPaths* paths;  // nullptr: of a server
-  const PathQuotas& quotas;
-};
 
 nlohmann::ordered_json DescribeStatus(const StatusSources& sources);
 // Of a daemon whose tunnel does not run: "stopped" by command, or "failed" with why.

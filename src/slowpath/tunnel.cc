@@ -14,11 +14,13 @@
 #include "slowpath/cpu_topology.h"
 #include "slowpath/key_file.h"
 #include "slowpath/kill_switch.h"
+#include "slowpath/metrics.h"
 #include "slowpath/mode_commands.h"
 #include "slowpath/net_setup.h"
 #include "slowpath/next_hop.h"
 #include "slowpath/path_commands.h"
 #include "slowpath/peer_address.h"
+#include "slowpath/status.h"
 #include "slowpath/worker_layout.h"
 
 namespace braid {
@@ -465,7 +467,8 @@ void Tunnel::OnFirstSession() {
 void Tunnel::FollowNetwork() {
   if (!host_network_ || !running_ || stopping_) return;
   const absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
-  if (!status.ok()) spdlog::error("{}", std::string(status.message()));
+  network_problem_ = std::string(status.message());
+  if (!status.ok()) spdlog::error("{}", network_problem_);
 }
 
 // What could not be taken back stays in the journal, for the next start or "braid cleanup".
@@ -563,7 +566,10 @@ void Tunnel::RetryCommands() {
 void Tunnel::ScheduleTick() {
   tick_.expires_after(std::chrono::nanoseconds(Peers::kTickNs));
   tick_.async_wait([this](const boost::system::error_code& error) {
-    if (!error && !stopping_) Tick();
+    if (error || stopping_) return;
+    const auto due = tick_.expiry().time_since_epoch();
+    health_.OnTimer(static_cast<TimeNs>(std::chrono::nanoseconds(due).count()), MonotonicNowNs());
+    Tick();
   });
 }
 
@@ -580,6 +586,8 @@ void Tunnel::Tick() {
       return workers_.TrafficOf(slot, path);
     };
     meters_.Sample(paths_of, totals_of, now_ns);
+    health_.Sample([this](Drop reason) { return workers_.Drops(reason); }, now_ns);
+    workers_.AskForLife(now_ns);
     next_sample_ns_ = now_ns + kSecondNs;
   }
   if (now_ns >= next_look_ns_) {
@@ -676,6 +684,15 @@ StatusSources Tunnel::Sources() {
           *quotas_};
 }
 
+std::string Tunnel::MetricsText() {
+  const StatusSources sources = Sources();
+  return RenderMetrics(CollectMetrics(sources, health_.See(sources, network_problem_)));
+}
+
+bool Tunnel::AreWorkersAlive() const {
+  return braid::AreWorkersAlive(SilencesOf(workers_, MonotonicNowNs()));
+}
+
 // The device is as old as the tunnel, so the kernel's count begins with it. The last one that was
 // read stands when there is no other: somebody may have renamed the device.
 uint64_t Tunnel::TunQueueDrops() {
@@ -686,6 +703,13 @@ uint64_t Tunnel::TunQueueDrops() {
 }
 
 ControlResult Tunnel::OnVerb(std::string_view verb, const nlohmann::json& params) {
+  if (verb == "status") return ToJsonText(DescribeStatus(Sources()));
+  if (verb == "health" || verb == "metrics") {
+    const StatusSources sources = Sources();
+    const HealthInputs health = health_.See(sources, network_problem_);
+    return ToJsonText(verb == "health" ? DescribeHealth(JudgeHealth(health))
+                                       : DescribeMetrics(sources, health));
+  }
   if (verb == "peer") return DescribePeer(params);
   if (verb == "mode") return OnModeVerb(params);
   if (verb.substr(0, kPathVerbs.size()) == kPathVerbs) return OnPathVerb(verb, params);

@@ -25,6 +25,7 @@
 #include "slowpath/control_protocol.h"
 #include "slowpath/handshake_arena.h"
 #include "slowpath/handshake_counter.h"
+#include "slowpath/health_watch.h"
 #include "slowpath/host_network.h"
 #include "slowpath/inbox.h"
 #include "slowpath/measure_responder.h"
@@ -34,7 +35,7 @@
 #include "slowpath/path_quota.h"
 #include "slowpath/peers.h"
 #include "slowpath/slow_lane.h"
-#include "slowpath/status.h"
+#include "slowpath/status_sources.h"
 #include "slowpath/tunnel_sockets.h"
 #include "slowpath/uplinks.h"
 #include "slowpath/worker_group.h"
@@ -60,11 +61,12 @@ class Tunnel final : private PeerHost {
   // changes nothing and says why. Sessions of peers that are the same go on.
   [[nodiscard]] absl::Status Apply(Config next);
 
-  // Verbs about peers, paths and the bond: peer, mode, path_….
+  // Verbs about the tunnel: status, health, metrics, peer, mode, path_….
   ControlResult OnVerb(std::string_view verb, const nlohmann::json& params);
-  // Borrows from the tunnel.
-  StatusSources Sources();
-  const Config& config() const { return config_; }
+  // What Prometheus takes.
+  std::string MetricsText();
+  // Each worker has given a sign of life lately.
+  bool AreWorkersAlive() const;
 
  private:
   // Bring-up, in order.
@@ -119,6 +121,7 @@ class Tunnel final : private PeerHost {
   void ScheduleTick();
   void Tick();
 
+  StatusSources Sources();
   ControlResult OnModeVerb(const nlohmann::json& params);
   ControlResult OnPathVerb(std::string_view verb, const nlohmann::json& params);
   ControlResult DescribePeer(const nlohmann::json& params) const;
@@ -164,6 +167,7 @@ class Tunnel final : private PeerHost {
   std::optional<NftMonitor> nftables_;
   ThisHost host_;
   std::optional<HostNetwork> host_network_;  // nothing where it could not be
+  std::string network_problem_;              // what it said last; empty: all is well
   bool has_carried_ = false;                 // a session was established, ever
   std::optional<PathQuotas> quotas_;         // of a server, too: it has none
   std::optional<TunDevice> device_;
@@ -175,6 +179,7 @@ class Tunnel final : private PeerHost {
   DropCounters stray_drops_;
   WorkerGroup workers_;
   PathMeters meters_;
+  HealthWatch health_;
   std::optional<Peers> peers_;
   std::optional<Uplinks> uplinks_;  // of a client
   HandshakeArena arena_;

@@ -21,7 +21,10 @@ size_t PeerRoom(size_t peers) {
 }
 
 WorkerGroup::WorkerGroup(const std::vector<int>& cpus)
-    : waiting_(cpus.size()), commands_given_(cpus.size()), cpus_(cpus) {
+    : waiting_(cpus.size()),
+      commands_given_(cpus.size()),
+      asked_for_life_(cpus.size()),
+      cpus_(cpus) {
   for (size_t i = 0; i < cpus.size(); ++i) mailboxes_.push_back(std::make_unique<WorkerMailbox>());
 }
 
@@ -128,6 +131,25 @@ void WorkerGroup::Tick() {
   while (!retired_.empty() && passed(retired_.front())) retired_.pop_front();
 }
 
+// One that does not answer is asked no further, or it would fill its mailbox.
+void WorkerGroup::AskForLife(TimeNs now_ns) {
+  for (size_t i = 0; i < mailboxes_.size(); ++i) {
+    if (OwesLife(i)) continue;
+    Push(i, Command());
+    asked_for_life_[i] = {commands_given_[i], now_ns};
+  }
+}
+
+bool WorkerGroup::OwesLife(size_t worker) const {
+  const uint64_t done = mailboxes_[worker]->commands_done.load(std::memory_order_acquire);
+  return done < asked_for_life_[worker].commands;
+}
+
+DurationNs WorkerGroup::SilentFor(int worker, TimeNs now_ns) const {
+  const auto i = static_cast<size_t>(worker);
+  return OwesLife(i) ? now_ns - asked_for_life_[i].at_ns : 0;
+}
+
 bool WorkerGroup::HandPacket(int worker, HandedPacket&& packet) {
   WorkerMailbox& owner = mailbox(worker);
   if (!owner.packets.TryPush(std::move(packet))) return false;
@@ -181,13 +203,21 @@ const BondGauges* WorkerGroup::BondOf(PeerSlot peer) const {
 }
 
 WorkerGroup::WorkerTotals WorkerGroup::TotalsOf(int worker) const {
-  const WorkerState& state = workers_[static_cast<size_t>(worker)]->state();
+  const auto i = static_cast<size_t>(worker);
+  const WorkerState& state = workers_[i]->state();
   WorkerTotals totals;
   totals.cpu = state.options.cpu;
   totals.handed_over = state.handed_over.Get();
   totals.rx_packets = state.ended_rx_packets.Get();
   totals.tx_packets = state.ended_tx_packets.Get();
+  totals.rx_bytes = state.ended_rx_bytes.Get();
+  totals.tx_bytes = state.ended_tx_bytes.Get();
+  totals.busy_ns = workers_[i]->CpuTimeNs();
+  totals.inbox_packets = mailboxes_[i]->packets.ApproximateSize();
+  totals.inbox_commands = mailboxes_[i]->commands.ApproximateSize() + waiting_[i].size();
   for (const auto& session : state.sessions) {
+    totals.rx_bytes += session->rx_bytes.Get();
+    totals.tx_bytes += session->tx_bytes.Get();
     totals.rx_packets += session->rx_packets.Get();
     totals.tx_packets += session->tx_packets.Get();
   }

@@ -46,6 +46,12 @@ class WorkerGroup {
   // Sends what waited for room, frees what is no longer used. Now and then.
   void Tick();
 
+  // Asks each worker that owes no answer yet for one, which it gives by carrying out a command that
+  // does nothing. About once a second.
+  void AskForLife(TimeNs now_ns);
+  // For how long it has owed one; 0: it owes none.
+  DurationNs SilentFor(int worker, TimeNs now_ns) const;
+
   // A packet of a worker's lane that came to the slow path's socket. False when there is no room.
   bool HandPacket(int worker, HandedPacket&& packet);
 
@@ -61,8 +67,10 @@ class WorkerGroup {
   // Of all peers.
   struct WorkerTotals {
     int cpu = -1;  // that it is pinned to; -1: none
-    uint64_t rx_packets = 0, tx_packets = 0, handed_over = 0;
+    uint64_t rx_bytes = 0, tx_bytes = 0, rx_packets = 0, tx_packets = 0, handed_over = 0;
     std::vector<uint8_t> lanes;  // that it has sealed or opened packets of
+    DurationNs busy_ns = 0;      // CPU time that it has had: else it sleeps
+    size_t inbox_packets = 0, inbox_commands = 0;  // that wait for it
   };
   WorkerTotals TotalsOf(int worker) const;
   // nullptr when it has none.
@@ -75,6 +83,8 @@ class WorkerGroup {
   std::string_view backend_name() const { return backend_name_; }
   const std::string& fallback_reason() const { return fallback_reason_; }
   SlowPathMailbox& events() { return events_; }
+  // That wait for the slow path.
+  size_t waiting_events() const { return events_.events.ApproximateSize(); }
   WorkerMailbox& mailbox(int worker) { return *mailboxes_[static_cast<size_t>(worker)]; }
 
  private:
@@ -84,7 +94,14 @@ class WorkerGroup {
     std::shared_ptr<const void> withdrawn;
   };
 
+  // The answer comes with the last command given until then.
+  struct AskedForLife {
+    uint64_t commands = 0;
+    TimeNs at_ns = 0;
+  };
+
   void Push(size_t worker, Command&& command);
+  bool OwesLife(size_t worker) const;
 
   std::vector<std::unique_ptr<WorkerMailbox>> mailboxes_;
   SlowPathMailbox events_;
@@ -92,6 +109,7 @@ class WorkerGroup {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::deque<Command>> waiting_;  // by worker, when its mailbox is full
   std::vector<uint64_t> commands_given_;      // by worker
+  std::vector<AskedForLife> asked_for_life_;  // by worker
   std::deque<Retired> retired_;
   std::shared_ptr<const RouteTable> routes_;
   std::shared_ptr<const ClassRules> class_rules_;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -38,6 +40,24 @@ TEST(Ring, AnswersFullAndEmptyInsteadOfWaiting) {
     EXPECT_EQ(value, i);
   }
   EXPECT_TRUE(ring.Empty());
+}
+
+TEST(Ring, ItsSizeIsNeverMoreThanItHoldsWhoeverUsesItMeanwhile) {
+  Ring<int> ring(8);
+  std::atomic<bool> done{false};
+  std::thread pushing([&] {
+    while (!done) ring.TryPush(1);
+  });
+  std::thread popping([&] {
+    int value;
+    while (!done) ring.TryPop(value);
+  });
+  size_t largest = 0;
+  for (int i = 0; i < 200'000; ++i) largest = std::max(largest, ring.ApproximateSize());
+  done = true;
+  pushing.join();
+  popping.join();
+  EXPECT_LE(largest, 8u);
 }
 
 TEST(Ring, GoesRoundManyTimes) {

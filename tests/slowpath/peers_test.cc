@@ -492,6 +492,72 @@ TEST_F(PeersTest, NextKeysThatNobodyUsesAreForgotten) {
   EXPECT_EQ(server_.peers().indices_in_use(), 0u);
 }
 
+// --- What has become of handshakes ---
+
+class CountedHandshakes : public PeersTest {
+ protected:
+  static std::vector<uint64_t> CountsOf(SimulatedEnd& end) {
+    const HandshakeCounts& counts = end.peers().handshakes();
+    return {counts.begun, counts.completed, counts.refused, counts.timed_out};
+  }
+  using Counts = std::vector<uint64_t>;  // begun, completed, refused, timed out
+};
+
+TEST_F(CountedHandshakes, OneThatComesThroughIsBegunAndCompletedAtBothEnds) {
+  Establish();
+  EXPECT_EQ(CountsOf(client_), (Counts{1, 1, 0, 0}));
+  EXPECT_EQ(CountsOf(server_), (Counts{1, 1, 0, 0}));
+  Run(121 * kSecondNs);
+  EXPECT_EQ(CountsOf(client_), (Counts{2, 2, 0, 0})) << "the rekey";
+  EXPECT_EQ(CountsOf(server_), (Counts{2, 2, 0, 0}));
+}
+
+TEST_F(CountedHandshakes, AnInitiationThatNobodyAnswersHasTimedOutWhenTheNextOneLeaves) {
+  client_.Start();
+  Run(10 * kSecondNs);
+  const Counts counts = CountsOf(client_);
+  EXPECT_GE(counts[0], 4u);
+  EXPECT_EQ(counts, (Counts{counts[0], 0, 0, counts[0] - 1}));
+}
+
+TEST_F(CountedHandshakes, AnAnswerThatIsLostTimesOutAtBothEnds) {
+  network_.on_wire = [](const Datagram& datagram) { return KindOf(datagram) != Kind::kResponse; };
+  Start();
+  Run(1800 * kMillisecondNs);  // there is one at once, and one after a second or a little more
+  for (SimulatedEnd* end : {&client_, &server_}) EXPECT_EQ(CountsOf(*end), (Counts{2, 0, 0, 1}));
+  client_.Kill();
+  Run(191 * kSecondNs);
+  EXPECT_EQ(CountsOf(server_), (Counts{2, 0, 0, 2})) << "the keys were never used";
+}
+
+TEST_F(CountedHandshakes, ACookieIsAnAnswer) {
+  server_.Start();
+  every_tick_ = [this] { Flood(200); };
+  Run(2 * kSecondNs);
+  client_.Start();
+  ASSERT_TRUE(RunUntil(2 * kSecondNs, [this] { return SameKeys(); }));
+  EXPECT_EQ(CountsOf(client_), (Counts{2, 1, 0, 0}));
+}
+
+TEST_F(CountedHandshakes, EachInitiationThatIsRefusedIsADropOfSomeReason) {
+  server_.Start();
+  Flood(1400);
+  EXPECT_EQ(CountsOf(server_)[2], 1400u);
+  EXPECT_EQ(CountsOf(server_)[2], server_.drops());
+  EXPECT_EQ(CountsOf(server_)[0], server_.drops(Drop::handshake_unauthentic))
+      << "those that were let in";
+  EXPECT_EQ(CountsOf(server_)[1], 0u);
+}
+
+TEST_F(CountedHandshakes, AReplayIsRefused) {
+  Start();
+  ASSERT_TRUE(RunUntil(kSecondNs, [this] { return SameKeys(); }));
+  const std::vector<Datagram> log = network_.TakeLog();
+  for (int i = 0; i < 3; ++i) server_.Deliver(log[0].bytes, kAttackerAt);
+  EXPECT_EQ(CountsOf(server_)[1], 1u);
+  EXPECT_EQ(CountsOf(server_)[2], 3u);
+}
+
 // --- The other end is gone ---
 
 class Restart : public PeersTest, public ::testing::WithParamInterface<bool> {

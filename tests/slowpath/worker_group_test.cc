@@ -11,17 +11,18 @@
 #include <optional>
 #include <set>
 
-#include "slowpath/net_setup.h"
 #include "support/network.h"
 #include "support/packets.h"
+#include "support/running_workers.h"
 #include "support/test_keys.h"
 
 namespace braid {
 namespace {
 
+using testing::Await;
 using testing::Buffer;
-
-std::vector<int> Unpinned(size_t workers) { return std::vector<int>(workers, -1); }
+using testing::RunningWorkers;
+using testing::Unpinned;
 
 Command Numbered(size_t number) {
   return {.type = Command::Type::kSendUnder, .mtu = static_cast<uint16_t>(number)};
@@ -205,18 +206,45 @@ TEST(WorkerGroup, APacketGoesToItsWorkerAsLongAsThereIsRoom) {
   EXPECT_TRUE(group.HandPacket(2, {})) << "another worker's mailbox has room";
 }
 
+TEST(WorkerGroup, AWorkerOwesASignOfLifeFromWhenItWasAsked) {
+  constexpr TimeNs kNowNs = 100 * kSecondNs;
+  WorkerGroup group(Unpinned(2));
+  const auto silent = [&](int worker, DurationNs later_ns) {
+    return group.SilentFor(worker, kNowNs + later_ns);
+  };
+  EXPECT_EQ(silent(0, 0), 0u) << "it was not asked";
+  group.Tell(Numbered(0));
+  group.AskForLife(kNowNs);
+  EXPECT_TRUE(CarryOut(group, 0));
+  EXPECT_EQ(silent(0, kSecondNs), kSecondNs) << "a command from before is no answer";
+  EXPECT_EQ(CarryOut(group, 0)->type, Command::Type::kNone);
+  EXPECT_EQ(silent(0, kSecondNs), 0u);
+  EXPECT_EQ(silent(1, kSecondNs), kSecondNs);
+  // The other one is asked again, this one goes on owing since it was first asked.
+  group.AskForLife(kNowNs + kSecondNs);
+  EXPECT_EQ(silent(0, 3 * kSecondNs), 2 * kSecondNs);
+  EXPECT_EQ(silent(1, 3 * kSecondNs), 3 * kSecondNs);
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(CarryOut(group, 1));
+  EXPECT_EQ(silent(1, 3 * kSecondNs), 0u);
+  EXPECT_FALSE(CarryOut(group, 1)) << "it was asked once";
+}
+
+TEST(WorkerGroup, AWorkerThatDoesNotTakeItsCommandsOwesASignOfLifeToo) {
+  constexpr TimeNs kNowNs = 100 * kSecondNs;
+  WorkerGroup group(Unpinned(1));
+  for (size_t number = 0; number < kInboxSlots; ++number) group.Tell(Numbered(number));
+  for (TimeNs second = 0; second < 2000; ++second) group.AskForLife(kNowNs + second * kSecondNs);
+  EXPECT_EQ(group.SilentFor(0, kNowNs + 2000 * kSecondNs), 2000 * kSecondNs);
+  EXPECT_EQ(CarryOutAll(group, 0, 0), size_t{kInboxSlots});
+  group.Tick();
+  EXPECT_EQ(CarryOut(group, 0)->type, Command::Type::kNone);
+  EXPECT_EQ(group.SilentFor(0, kNowNs + 2000 * kSecondNs), 0u);
+  EXPECT_FALSE(CarryOut(group, 0));
+}
+
 // --- With real workers, behind a device and sockets of a network of the test's own ---
 
-constexpr char kDevice[] = "braid9";
 constexpr int kLanes = 16;
-
-template <typename Condition>
-bool Await(Condition&& condition) {
-  for (int i = 0; i < 25'000 && !condition(); ++i) {
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
-  return condition();
-}
 
 Config ServerConfig() {
   Config config;
@@ -226,24 +254,6 @@ Config ServerConfig() {
   config.tunnel.lanes = kLanes;
   return config;
 }
-
-struct Running {
-  explicit Running(const Config& config, const std::vector<int>& cpus) : group(cpus) {
-    auto tun = OpenTun(kDevice, group.workers(), true);
-    EXPECT_TRUE(tun.ok()) << tun.status();
-    device = *std::move(tun);
-    EXPECT_TRUE(SetUpDevice(kDevice, {IpPrefix::Parse("10.77.0.1/24").value()}, 1400).ok());
-    auto opened = TunnelSockets::Open(config, group.workers());
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    sockets = *std::move(opened);
-    const absl::Status status = group.Start(config, device, 1400, *sockets);
-    EXPECT_TRUE(status.ok()) << status;
-  }
-
-  TunDevice device;
-  std::optional<TunnelSockets> sockets;
-  WorkerGroup group;
-};
 
 TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
   testing::InFreshNetwork([] {
@@ -259,7 +269,7 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     }
     const UdpSocket peer =
         OpenUdp({IpAddress::Parse("127.0.0.1").value(), 0, "", false, false}).value();
-    Running running(config, Unpinned(3));
+    RunningWorkers running(config, Unpinned(3));
     WorkerGroup& group = running.group;
     const RouteTable::Route owned[] = {{IpPrefix::Parse("10.77.0.2/32").value(), 1}};
     group.SetRoutes(std::make_unique<RouteTable>(owned));
@@ -334,6 +344,8 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     EXPECT_EQ(other.tx_packets, 0u);
     EXPECT_EQ(group.TrafficOf(0).rx_packets, 0u);
 
+    uint64_t rx_bytes = 0;
+    uint64_t tx_bytes = 0;
     uint64_t rx_packets = 0;
     uint64_t tx_packets = 0;
     uint64_t handed_over = 0;
@@ -341,6 +353,11 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     for (int worker = 0; worker < 3; ++worker) {
       const auto of_worker = group.TotalsOf(worker);
       EXPECT_EQ(of_worker.cpu, -1);
+      EXPECT_GT(of_worker.busy_ns, 0u);
+      EXPECT_LT(of_worker.busy_ns, MonotonicNowNs() - before_ns + 10 * kSecondNs);
+      EXPECT_EQ(of_worker.inbox_packets + of_worker.inbox_commands, 0u);
+      rx_bytes += of_worker.rx_bytes;
+      tx_bytes += of_worker.tx_bytes;
       rx_packets += of_worker.rx_packets;
       tx_packets += of_worker.tx_packets;
       handed_over += of_worker.handed_over;
@@ -350,11 +367,47 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
         EXPECT_TRUE(lanes.insert(lane).second) << "lane " << int{lane} << " has two workers";
       }
     }
+    EXPECT_EQ(rx_bytes, kFromPeer * inner.size());
+    EXPECT_EQ(tx_bytes, kToPeer * 29);
     EXPECT_EQ(rx_packets, kFromPeer);
     EXPECT_EQ(tx_packets, kToPeer);
     EXPECT_EQ(handed_over, group.HandedOver());
     EXPECT_EQ(lanes.size(), size_t{kLanes});
     group.Stop();
+  });
+}
+
+TEST(WorkerGroup, WorkersAnswerWhenTheyAreAskedForLifeAndSleepElse) {
+  testing::InFreshNetwork([] {
+    RunningWorkers running(ServerConfig(), Unpinned(2));
+    WorkerGroup& group = running.group;
+    for (int round = 0; round < 3; ++round) {
+      group.AskForLife(MonotonicNowNs());
+      for (int worker = 0; worker < 2; ++worker) {
+        EXPECT_TRUE(Await([&] { return group.SilentFor(worker, kNever) == 0; }));
+      }
+    }
+    const DurationNs before_ns = group.TotalsOf(0).busy_ns;
+    EXPECT_GT(before_ns, 0u);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    EXPECT_LT(group.TotalsOf(0).busy_ns - before_ns, 50 * kMillisecondNs) << "it does nothing";
+    group.Stop();
+    EXPECT_EQ(group.TotalsOf(0).busy_ns, 0u);
+  });
+}
+
+TEST(WorkerGroup, TellsHowMuchWaitsForAWorker) {
+  testing::InFreshNetwork([] {
+    RunningWorkers running(ServerConfig(), Unpinned(1));
+    WorkerGroup& group = running.group;
+    group.Stop();
+    for (size_t number = 0; number < kInboxSlots + 3; ++number) group.Tell(Numbered(number));
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(group.HandPacket(0, {}));
+    EXPECT_EQ(group.TotalsOf(0).inbox_commands, kInboxSlots + 3u);
+    EXPECT_EQ(group.TotalsOf(0).inbox_packets, 5u);
+    EXPECT_EQ(group.waiting_events(), 0u);
+    EXPECT_TRUE(group.events().events.TryPush({}));
+    EXPECT_EQ(group.waiting_events(), 1u);
   });
 }
 
@@ -367,7 +420,7 @@ TEST(WorkerGroup, PinsEachWorkerToTheCpuThatItWasGiven) {
       if (CPU_ISSET(static_cast<size_t>(cpu), &usable)) cpus.push_back(cpu);
     }
     cpus.push_back(-1);
-    Running running(ServerConfig(), cpus);
+    RunningWorkers running(ServerConfig(), cpus);
     for (size_t worker = 0; worker < cpus.size(); ++worker) {
       EXPECT_EQ(running.group.TotalsOf(static_cast<int>(worker)).cpu, cpus[worker]);
     }

@@ -1,0 +1,64 @@
+#include "cli/health_view.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "cli/text_layout.h"
+
+namespace braid {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kNameColumns = 15;
+constexpr size_t kStatusColumns = 10;
+
+std::string Text(const Json& object, const char* name) {
+  const auto found = object.is_object() ? object.find(name) : object.end();
+  const bool is_text = object.is_object() && found != object.end() && found->is_string();
+  return is_text ? Printable(found->get<std::string>()) : "";
+}
+
+std::string Shown(const std::string& status) {
+  if (status.empty()) return "-";
+  return status == "failed" ? "FAILED" : status;
+}
+
+std::string Tinted(const std::string& status, const std::string& text) {
+  const char* code = status == "ok" ? "32" : status == "degraded" ? "33" : "31";
+  return "\x1b[" + std::string(code) + "m" + text + "\x1b[0m";
+}
+
+std::string Row(const std::string& name, const Json& component, bool colour) {
+  const std::string status = Text(component, "status");
+  const std::string shown = Fit(Shown(status), kStatusColumns - 1);
+  const std::string head = PadRight(Fit(Printable(name), kNameColumns - 1), kNameColumns);
+  const std::string padding(kStatusColumns - Width(shown), ' ');
+  const std::string why = Text(component, "why");
+  std::string line = head + shown + '\n';
+  if (!why.empty()) {
+    line = Wrap(head + shown + padding, std::string(kNameColumns + kStatusColumns, ' '), why);
+  }
+  // The status begins behind the name, whose bytes may be more than its columns.
+  if (colour) line.replace(head.size(), shown.size(), Tinted(status, shown));
+  return line;
+}
+
+}  // namespace
+
+std::string RenderHealth(const Json& health, bool colour) {
+  std::string text = Row("braid", health, colour);
+  const auto components = health.is_object() ? health.find("components") : health.end();
+  if (!health.is_object() || components == health.end() || !components->is_object()) return text;
+  for (const auto& [name, component] : components->items()) text += Row(name, component, colour);
+  return text;
+}
+
+int ExitCodeOf(const Json& health) {
+  constexpr std::string_view kStatuses[] = {"ok", "degraded", "failed"};
+  const auto found = std::find(std::begin(kStatuses), std::end(kStatuses), Text(health, "status"));
+  return static_cast<int>(found - std::begin(kStatuses));
+}
+
+}  // namespace braid

@@ -1,0 +1,456 @@
+// What is given out, of which peers, and that the documentation, the dashboard and the alerts speak
+// of nothing else.
+#include "slowpath/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "slowpath/health_watch.h"
+#include "support/network.h"
+#include "support/packets.h"
+#include "support/status_rig.h"
+#include "support/test_keys.h"
+
+namespace braid {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using testing::Await;
+using testing::StatusRig;
+
+const MetricInfo* FindInfo(const std::string& name) {
+  const auto found = std::find_if(std::begin(kMetrics), std::end(kMetrics),
+                                  [&](const MetricInfo& info) { return info.name == name; });
+  return found == std::end(kMetrics) ? nullptr : found;
+}
+
+std::set<std::string> LabelsOf(const MetricInfo& info) {
+  std::istringstream words{std::string(info.labels)};
+  return {std::istream_iterator<std::string>(words), {}};
+}
+
+// As the text has it: by name and labels.
+using Samples = std::map<std::string, double>;
+
+Samples Collect(const StatusRig& rig) {
+  const HealthInputs health = HealthWatch().See(rig.sources(), "");
+  std::istringstream text(RenderMetrics(CollectMetrics(rig.sources(), health)));
+  Samples samples;
+  for (std::string line; std::getline(text, line);) {
+    if (line.starts_with('#')) continue;
+    const size_t end = line.rfind(' ');
+    const bool is_new =
+        samples.emplace(line.substr(0, end), std::stod(line.substr(end + 1))).second;
+    EXPECT_TRUE(is_new) << "given twice: " << line;
+  }
+  return samples;
+}
+
+// The names of those that are about this peer, or any.
+std::set<std::string> NamesAbout(const Samples& samples, const std::string& peer) {
+  std::set<std::string> names;
+  for (const auto& [series, value] : samples) {
+    if (series.find("peer=\"" + peer) != series.npos) {
+      names.insert(series.substr(0, series.find('{')));
+    }
+  }
+  return names;
+}
+
+TEST(Metrics, AreCalledAsPrometheusWantsThem) {
+  std::set<std::string> names;
+  for (const MetricInfo& info : kMetrics) {
+    const std::string name(info.name);
+    EXPECT_TRUE(names.insert(name).second) << name;
+    EXPECT_TRUE(name.starts_with("braid_") || name.starts_with("process_")) << name;
+    EXPECT_EQ(name.ends_with("_total"), info.type == MetricType::Counter) << name;
+    EXPECT_FALSE(info.meaning.empty()) << name;
+    EXPECT_TRUE(std::regex_match(name, std::regex("[a-z]+(_[a-z]+)+"))) << name;
+    EXPECT_FALSE(std::regex_search(name, std::regex("_(ms|us|ns|kb|mb|mbps|percent)(_|$)")))
+        << name;
+    for (const std::string& label : LabelsOf(info)) {
+      EXPECT_TRUE(std::set<std::string>({"version", "mode", "io", "aead", "component", "worker",
+                                         "direction", "reason", "peer", "path"})
+                      .contains(label))
+          << name << " " << label;
+    }
+  }
+  // OpenMetrics calls a counter without its "_total".
+  for (const std::string& name : names) {
+    EXPECT_FALSE(names.contains(name + "_total")) << name;
+  }
+}
+
+TEST(Metrics, AFamilyIsWhatTheListSaysAndNoneIsEmpty) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 1, 2);
+    rig.far[0]->Start();
+    rig.Run(3 * kSecondNs);
+    const auto families = CollectMetrics(rig.sources(), HealthWatch().See(rig.sources(), ""));
+    EXPECT_GT(families.size(), 30u);
+    const MetricInfo* last = nullptr;
+    for (const MetricFamily& family : families) {
+      const MetricInfo* info = FindInfo(family.name);
+      ASSERT_NE(info, nullptr) << family.name;
+      EXPECT_GT(info, last) << "not in the order of the list: " << family.name;
+      last = info;
+      EXPECT_EQ(family.type, info->type);
+      EXPECT_EQ(family.help, info->meaning);
+      EXPECT_FALSE(family.metric.empty()) << family.name;
+      for (const ClientMetric& metric : family.metric) {
+        std::set<std::string> labels;
+        for (const auto& label : metric.label) labels.insert(label.name);
+        EXPECT_EQ(labels, LabelsOf(*info)) << family.name;
+      }
+    }
+  });
+}
+
+TEST(Metrics, ShowTheDaemonAndItsClientPaths) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 2, 2);
+    rig.far[0]->Start();
+    rig.Run(3 * kSecondNs);
+    rig.warnings = {"a", "b"};
+    rig.stray_drops.Count(Drop::inbox_full, 5);
+    const Samples samples = Collect(rig);
+    const std::string build = std::string("braid_build_info{version=\"") + BRAID_VERSION +
+                              "\",mode=\"client\",io=\"" +
+                              std::string(rig.workers.group.backend_name()) + "\",aead=\"";
+    EXPECT_EQ(std::count_if(samples.begin(), samples.end(),
+                            [&](const auto& sample) {
+                              return sample.first.starts_with(build) && sample.second == 1;
+                            }),
+              1);
+    EXPECT_EQ(samples.at("braid_warnings"), 2);
+    EXPECT_EQ(samples.at("braid_device_mtu_bytes"), 1400);
+    EXPECT_EQ(samples.at("braid_health{component=\"workers\"}"), 0);
+    EXPECT_EQ(samples.at("braid_health{component=\"connectivity\"}"), 1) << "one server is missing";
+    EXPECT_EQ(samples.at("braid_peers"), 2);
+    EXPECT_EQ(samples.at("braid_sessions"), 1);
+    EXPECT_EQ(samples.at("braid_peer_established{peer=\"peer0\"}"), 1);
+    EXPECT_EQ(samples.at("braid_peer_established{peer=\"peer1\"}"), 0);
+    EXPECT_EQ(samples.at("braid_handshakes_completed_total"), 1);
+    EXPECT_GE(samples.at("braid_handshakes_timed_out_total"), 1);
+    EXPECT_NEAR(samples.at("braid_peer_last_handshake_timestamp_seconds{peer=\"peer0\"}"),
+                static_cast<double>(WallNowNs()) / kSecondNs - 3, 3);
+    EXPECT_EQ(samples.count("braid_peer_last_handshake_timestamp_seconds{peer=\"peer1\"}"), 0u);
+    for (const char* path : {"link0", "link1"}) {
+      const std::string labels = std::string("{peer=\"peer0\",path=\"") + path + "\"}";
+      EXPECT_EQ(samples.at("braid_path_up" + labels), 1);
+      EXPECT_NEAR(samples.at("braid_path_rtt_seconds" + labels), 0.02, 0.01);
+      EXPECT_GE(samples.at("braid_path_mtu_bytes" + labels), 1280);
+      EXPECT_EQ(samples.at(std::string("braid_path_up{peer=\"peer1\",path=\"") + path + "\"}"), 0);
+    }
+    for (const std::string_view reason : kDropNames) {
+      EXPECT_TRUE(samples.contains("braid_drops_total{reason=\"" + std::string(reason) + "\"}"));
+    }
+    EXPECT_EQ(samples.at("braid_drops_total{reason=\"inbox_full\"}"), 5);
+    EXPECT_EQ(samples.at("braid_drops_total{reason=\"tun_queue_full\"}"), 2);
+    EXPECT_EQ(samples.at("braid_drops_total{reason=\"socket_queue_full\"}"), 3);
+    EXPECT_GT(samples.at("process_resident_memory_bytes"), 1e6);
+    EXPECT_GT(samples.at("process_open_fds"), 10);
+    EXPECT_GT(samples.at("braid_worker_busy_seconds_total{worker=\"1\"}"), 0);
+  });
+}
+
+TEST(Metrics, AWorkerThatHangsIsSeen) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kServer, 1);
+    rig.workers.group.Stop();
+    rig.workers.group.Tell({});  // it was given one command less than it has carried out: to stop
+    rig.workers.group.AskForLife(rig.network.now_ns());
+    for (int i = 0; i < 3; ++i) EXPECT_TRUE(rig.workers.group.HandPacket(1, {}));
+    rig.Run(5 * kSecondNs);
+    const Samples samples = Collect(rig);
+    EXPECT_EQ(samples.at("braid_worker_silent_seconds{worker=\"1\"}"), 5);
+    EXPECT_EQ(samples.at("braid_worker_inbox_commands{worker=\"1\"}"), 2);
+    EXPECT_EQ(samples.at("braid_worker_inbox_packets{worker=\"0\"}"), 0);
+    EXPECT_EQ(samples.at("braid_worker_inbox_packets{worker=\"1\"}"), 3);
+    EXPECT_EQ(samples.at("braid_health{component=\"workers\"}"), 2);
+  });
+}
+
+// Packets of peer 0, sealed as it would.
+class Traffic {
+ public:
+  explicit Traffic(StatusRig& rig)
+      : keys_(testing::MakeKeypair(1, rig.near.options.aeads[Cipher::kChaCha20Poly1305])),
+        socket_(OpenUdp({IpAddress::Parse("127.0.0.1").value(), 0, "", false, false}).value()),
+        to_(rig.config.tunnel.listen[0]) {
+    for (Keypair* one : {&keys_.client, &keys_.server}) {
+      one->seal_until_ns = one->open_until_ns = MonotonicNowNs() + 300 * kSecondNs;
+    }
+    const RouteTable::Route owned[] = {{IpPrefix::Parse("10.77.0.2/32").value(), 0}};
+    rig.workers.group.SetRoutes(std::make_unique<RouteTable>(owned));
+    rig.workers.group.Tell(
+        {.type = Command::Type::kAddKeypair, .peer = 0, .keypair = &keys_.server});
+    rig.workers.group.Tell(
+        {.type = Command::Type::kSetPath, .peer = 0, .route = {socket_.local, {}, 0}});
+    testing::PacketSpec spec = testing::SpecOf(false, testing::kUdp, 100);
+    std::swap(spec.source_host, spec.destination_host);
+    inner_ = BuildPacket(spec);
+  }
+
+  void Send(size_t packets) {
+    for (size_t i = 0; i < packets; ++i) {
+      testing::Buffer datagram(inner_.size() + kSealOverheadBytes);
+      ASSERT_FALSE(sender_.Prepare(keys_.client, 0, MonotonicNowNs()));
+      sender_.Seal(Kind::kData, 0, 0, inner_, datagram.data());
+      SendDatagram(socket_.fd.get(), to_, {}, datagram);
+    }
+  }
+  size_t inner_bytes() const { return inner_.size(); }
+
+ private:
+  testing::KeypairOfBothEnds keys_;
+  UdpSocket socket_;
+  const Endpoint to_;
+  LaneSender sender_;
+  testing::Buffer inner_;
+};
+
+TEST(Metrics, CountWhatPeersSendAndNoneGoesDownWhenASessionEndsAndTheNextBegins) {
+  testing::InFreshNetwork([] {
+    PrepareAeadThread();
+    StatusRig rig(Role::kServer, 2);
+    Traffic traffic(rig);
+    rig.far[0]->Start();
+    rig.Run(2 * kSecondNs);
+    constexpr char kPackets[] = "braid_peer_packets_total{peer=\"peer0\",direction=\"receive\"}";
+    traffic.Send(20);
+    EXPECT_TRUE(Await([&] { return Collect(rig).at(kPackets) == 20; }));
+    const Samples first = Collect(rig);
+    const double inner_bytes = 20.0 * static_cast<double>(traffic.inner_bytes());
+    EXPECT_EQ(first.at("braid_peer_bytes_total{peer=\"peer0\",direction=\"receive\"}"),
+              inner_bytes);
+    EXPECT_EQ(first.at("braid_peer_bytes_total{peer=\"peer0\",direction=\"transmit\"}"), 0);
+    const std::string path = "{peer=\"peer0\",path=\"path0\",direction=\"receive\"}";
+    EXPECT_EQ(first.at("braid_path_datagrams_total" + path), 20);
+    EXPECT_EQ(first.at("braid_path_bytes_total" + path), inner_bytes + 20 * kSealOverheadBytes);
+    const auto of_workers = [](const Samples& samples, const std::string& name) {
+      return samples.at(name + "{worker=\"0\",direction=\"receive\"}") +
+             samples.at(name + "{worker=\"1\",direction=\"receive\"}");
+    };
+    EXPECT_EQ(of_workers(first, "braid_worker_packets_total"), 20);
+    EXPECT_EQ(of_workers(first, "braid_worker_bytes_total"), inner_bytes);
+
+    rig.far[0]->Close();
+    rig.Run(kSecondNs);
+    const Samples ended = Collect(rig);
+    EXPECT_EQ(ended.at("braid_peer_established{peer=\"peer0\"}"), 0);
+    EXPECT_EQ(ended.at("braid_sessions"), 0);
+    rig.far[0]->Start();
+    rig.Run(2 * kSecondNs);
+    traffic.Send(5);
+    EXPECT_TRUE(Await([&] { return Collect(rig).at(kPackets) == 25; }));
+    const Samples again = Collect(rig);
+    EXPECT_EQ(again.at("braid_peer_established{peer=\"peer0\"}"), 1);
+    EXPECT_EQ(again.at("braid_handshakes_completed_total"), 2);
+    for (const auto& [before, after] : {std::pair(first, ended), std::pair(ended, again)}) {
+      for (const auto& [series, value] : before) {
+        if (series.find("_total") == series.npos) continue;
+        ASSERT_TRUE(after.contains(series)) << series;
+        EXPECT_GE(after.at(series), value) << series;
+      }
+    }
+    rig.workers.group.Stop();  // before the keys go
+  });
+}
+
+TEST(Metrics, AServersPeerIsThereFromItsFirstSessionOn) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kServer, 3);
+    EXPECT_TRUE(NamesAbout(Collect(rig), "").empty());
+    rig.far[1]->Start();
+    rig.Run(2 * kSecondNs);
+    const std::set<std::string> names = NamesAbout(Collect(rig), "peer1");
+    EXPECT_TRUE(names.contains("braid_path_up"));
+    EXPECT_EQ(NamesAbout(Collect(rig), ""), names);
+    EXPECT_EQ(Collect(rig).at("braid_peers"), 3);
+    rig.far[1]->Close();
+    rig.Run(kSecondNs);
+    EXPECT_TRUE(NamesAbout(Collect(rig), "peer1").contains("braid_peer_established"));
+  });
+}
+
+TEST(Metrics, OfVeryManyPeersEachHasOnlyAFewOrNone) {
+  EXPECT_EQ(DetailFor(0), PeerDetail::kAll);
+  EXPECT_EQ(DetailFor(kMaxPeersInDetail), PeerDetail::kAll);
+  EXPECT_EQ(DetailFor(kMaxPeersInDetail + 1), PeerDetail::kFew);
+  EXPECT_EQ(DetailFor(kMaxPeersByName), PeerDetail::kFew);
+  EXPECT_EQ(DetailFor(kMaxPeersByName + 1), PeerDetail::kNone);
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kServer, kMaxPeersInDetail + 1);
+    rig.far[7]->Start();
+    rig.Run(2 * kSecondNs);
+    std::set<std::string> few;
+    for (const Metric metric : kOfEachPeer) {
+      few.emplace(kMetrics[static_cast<size_t>(metric)].name);
+    }
+    EXPECT_EQ(NamesAbout(Collect(rig), ""), few);
+    EXPECT_EQ(Collect(rig).at("braid_sessions"), 1);
+  });
+}
+
+TEST(Metrics, NamesMayHoldAnything) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 1);
+    auto& peer = const_cast<Peer&>(*rig.near.peers().all()[0]);
+    peer.name = "a\"b\\c\nd";
+    EXPECT_TRUE(Collect(rig).contains(R"(braid_peer_established{peer="a\"b\\c\nd"})"));
+    peer.name = "Zür\xffich";
+    EXPECT_TRUE(Collect(rig).contains("braid_peer_established{peer=\"Zür\xef\xbf\xbdich\"}"));
+  });
+}
+
+TEST(Metrics, OfAQuotaWhatIsUsedAndWhatThereIs) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 1);
+    rig.config.tunnel.paths[0].quota = QuotaConfig{.bytes = 5'000'000'000};
+    rig.client_paths.emplace(rig.config);
+    rig.FollowPaths([](const PathConfig&) { return BindingChoice{}; });
+    rig.quotas.Of("link0", *rig.config.tunnel.paths[0].quota).Count(1234);
+    const Samples samples = Collect(rig);
+    EXPECT_EQ(samples.at("braid_path_quota_used_bytes{path=\"link0\"}"), 1234);
+    EXPECT_EQ(samples.at("braid_path_quota_limit_bytes{path=\"link0\"}"), 5e9);
+  });
+}
+
+TEST(Metrics, TheVerbGivesTheText) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kServer, 1);
+    const auto json = DescribeMetrics(rig.sources(), HealthWatch().See(rig.sources(), ""));
+    EXPECT_EQ(json.size(), 1u);
+    EXPECT_NE(json.at("text").get<std::string>().find("# TYPE braid_peers gauge\nbraid_peers 1\n"),
+              std::string::npos);
+  });
+}
+
+// --- What others say of them ---
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  EXPECT_TRUE(file) << path << " cannot be read (tests run in the folder of the sources)";
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::string TypeName(MetricType type) { return type == MetricType::Counter ? "counter" : "gauge"; }
+
+TEST(Metrics, AreDocumentedAsTheyAre) {
+  std::istringstream text(ReadFile("docs/monitoring.md"));
+  std::vector<std::string> rows;
+  const std::regex row(R"(\| `((braid|process)_\w+)` \|.*)");
+  for (std::string line; std::getline(text, line);) {
+    if (std::regex_match(line, row)) rows.push_back(line);
+  }
+  std::vector<std::string> wanted;
+  for (const MetricInfo& info : kMetrics) {
+    const std::string labels(info.labels);
+    wanted.push_back("| `" + std::string(info.name) + "` | " + TypeName(info.type) + " | " +
+                     std::regex_replace(labels, std::regex(" "), ", ") + " | " +
+                     std::string(info.meaning) + " |");
+  }
+  EXPECT_EQ(rows, wanted);
+}
+
+TEST(Metrics, EachReasonOfADropIsDocumentedAsItIs) {
+  std::istringstream text(ReadFile("docs/monitoring.md"));
+  std::vector<std::string> rows;
+  for (std::string line; std::getline(text, line);) {
+    if (std::regex_match(line, std::regex(R"(\| `(?!braid_|process_)\w+` \| [^|]+ \|)"))) {
+      rows.push_back(line);
+    }
+  }
+  const std::vector<std::string> wanted = {
+#define X(name, meaning) "| `" #name "` | " meaning " |",
+      BRAID_DROP_REASONS(X)
+#undef X
+  };
+  EXPECT_EQ(rows, wanted);
+}
+
+// Metrics and labels that an expression of PromQL speaks of.
+void CheckExpression(const std::string& text, const std::string& where) {
+  const std::regex use(R"(\b((?:braid|process)_[a-z_]+)\b(?:\{([^}]*)\})?)");
+  const std::regex matcher(R"((\w+)\s*(?:=~|!~|!=|=))");
+  std::set<std::string> known = {"instance", "job"};
+  for (std::sregex_iterator it(text.begin(), text.end(), use), end; it != end; ++it) {
+    const MetricInfo* info = FindInfo((*it)[1]);
+    ASSERT_NE(info, nullptr) << where << ": there is no metric " << (*it)[1];
+    std::set<std::string> labels = LabelsOf(*info);
+    labels.insert({"instance", "job"});
+    known.insert(labels.begin(), labels.end());
+    const std::string matchers = (*it)[2];
+    for (std::sregex_iterator m(matchers.begin(), matchers.end(), matcher); m != end; ++m) {
+      EXPECT_TRUE(labels.contains((*m)[1])) << where << ": " << (*it)[1] << " has no " << (*m)[1];
+    }
+  }
+  const std::regex grouping(R"(\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\))");
+  const std::regex word(R"(\w+)");
+  for (std::sregex_iterator it(text.begin(), text.end(), grouping), end; it != end; ++it) {
+    const std::string labels = (*it)[1];
+    for (std::sregex_iterator w(labels.begin(), labels.end(), word); w != end; ++w) {
+      EXPECT_TRUE(known.contains(w->str())) << where << ": nothing there has " << w->str();
+    }
+  }
+}
+
+void ForEachExpression(const nlohmann::json& json,
+                       const std::function<void(const nlohmann::json& target)>& look) {
+  if (json.is_object() && json.contains("expr")) look(json);
+  if (json.is_structured()) {
+    for (const auto& part : json) ForEachExpression(part, look);
+  }
+}
+
+TEST(Metrics, TheDashboardAsksForNothingElse) {
+  const auto dashboard = nlohmann::json::parse(ReadFile("etc/grafana/braid.json"));
+  size_t expressions = 0;
+  std::set<int> ids;
+  for (const auto& panel : dashboard.at("panels")) {
+    EXPECT_TRUE(ids.insert(panel.at("id").get<int>()).second) << "two panels have one id";
+    if (panel.at("type") == "row") continue;
+    EXPECT_EQ(panel.at("datasource").at("uid"), "${datasource}") << panel.at("title");
+    std::set<std::string> refs;
+    for (const auto& target : panel.at("targets")) {
+      EXPECT_TRUE(refs.insert(target.at("refId").get<std::string>()).second) << panel.at("title");
+    }
+  }
+  ForEachExpression(dashboard, [&](const nlohmann::json& target) {
+    ++expressions;
+    const auto expression = target.at("expr").get<std::string>();
+    CheckExpression(expression, "etc/grafana/braid.json");
+    EXPECT_NE(expression.find("$instance"), std::string::npos) << expression;
+  });
+  EXPECT_GT(expressions, 20u);
+  for (const auto& variable : dashboard.at("templating").at("list")) {
+    if (variable.at("type") == "query") {
+      CheckExpression(variable.at("definition").get<std::string>(), "a variable of the dashboard");
+    }
+  }
+}
+
+TEST(Metrics, TheAlertsAskForNothingElse) {
+  // Expressions and what is said about them alike.
+  const std::string text = ReadFile("etc/prometheus/alerts.yml");
+  CheckExpression(text, "etc/prometheus/alerts.yml");
+  std::set<std::string> labels = {"instance", "job"};
+  for (const MetricInfo& info : kMetrics) labels.merge(LabelsOf(info));
+  const std::regex shown(R"(\$labels\.(\w+))");
+  for (std::sregex_iterator it(text.begin(), text.end(), shown), end; it != end; ++it) {
+    EXPECT_TRUE(labels.contains((*it)[1])) << (*it)[1];
+  }
+}
+
+}  // namespace
+}  // namespace braid
