@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   app.failure_message(Explain);
 
   int exit_code = 0;
+  braid::AddInitCommand(app, exit_code);
   braid::AddRunCommand(app, exit_code);
   braid::AddCheckCommand(app, exit_code);
   braid::AddKeygenCommand(app, exit_code);
