@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
   braid::AddKeygenCommand(app, exit_code);
   braid::AddPubkeyCommand(app, exit_code);
   braid::AddStatusCommand(app, exit_code);
+  braid::AddTopCommand(app, exit_code);
   braid::AddPathCommand(app, exit_code);
   braid::AddModeCommand(app, exit_code);
   braid::AddBenchCommand(app, exit_code);
