@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   braid::AddPubkeyCommand(app, exit_code);
   braid::AddStatusCommand(app, exit_code);
   braid::AddTopCommand(app, exit_code);
+  braid::AddDoctorCommand(app, exit_code);
   braid::AddPathCommand(app, exit_code);
   braid::AddModeCommand(app, exit_code);
   braid::AddBenchCommand(app, exit_code);

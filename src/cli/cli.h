@@ -15,6 +15,7 @@ void AddKeygenCommand(CLI::App& app, int& exit_code);
 void AddPubkeyCommand(CLI::App& app, int& exit_code);
 void AddStatusCommand(CLI::App& app, int& exit_code);
 void AddTopCommand(CLI::App& app, int& exit_code);
+void AddDoctorCommand(CLI::App& app, int& exit_code);
 void AddPathCommand(CLI::App& app, int& exit_code);
 void AddModeCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
