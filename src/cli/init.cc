@@ -323,10 +323,10 @@ void Initializer::TellServerRun(const std::string& where, const std::string& con
 }
 
 void Initializer::TellClientRun(const std::string& where, const std::string& config) {
-  told_.Step(where + " start it, and look:", "braid run --config " + Shell(config));
-  told_.Step("Is it up? Both ends tell:",
-             "ping " + server_.inner.AddressesOf(1).front().address.ToString() +
-                 "; braid status; braid doctor --config FILE");
+  told_.Step(where + " start it:", "braid run --config " + Shell(config));
+  told_.Step("Is it up? There:",
+             absl::StrCat("ping ", server_.inner.AddressesOf(1).front().address.ToString(),
+                          "; braid status; braid doctor --config ", Shell(config)));
   if (!client_.kill_switch) return;
   told_.Note(
       "the kill switch stays on when the client's daemon ends or dies; \"braid cleanup --all\" "

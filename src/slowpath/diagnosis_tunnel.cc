@@ -219,7 +219,9 @@ void PathMtu(const TunnelState& tunnel, const PathState& path, const Json* in_st
   }
   const auto found = in_status == nullptr ? Json::const_iterator() : in_status->find("mtu");
   const bool is_known = in_status != nullptr && found != in_status->end() && found->is_number();
-  if (is_known && found->get<int>() < inner) {
+  // The other end may count with the larger header of IPv6.
+  constexpr int kSlack = OuterHeaderBytes(true) - OuterHeaderBytes(false);
+  if (is_known && found->get<int>() < inner - kSlack) {
     notes.Warn(
         name, absl::StrCat("packets of ", found->get<int>(), " come through, though ", link, inner),
         "something on the way has a smaller MTU; braid keeps to what comes through");
@@ -276,8 +278,9 @@ void Paths(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
     notes.Fail("paths", "no interface has a default route",
                "connect this machine, or name its links in tunnel.paths");
   }
+  const bool has_one_peer = tunnel.config->tunnel.peers.size() < 2;
   for (const PathState& path : tunnel.paths) {
-    const std::string name = absl::StrCat(path.path, " → ", path.peer);
+    const std::string name = has_one_peer ? path.path : absl::StrCat(path.path, " → ", path.peer);
     if (!path.usable) {
       notes.Fail(name, path.problem, "connect the link, or correct the path");
       continue;
