@@ -63,7 +63,7 @@ void AddDoctorCommand(CLI::App& app, int& exit_code) {
                    "Also look at this configuration, and at the ways to its servers")
       ->type_name("FILE");
   command->add_flag("--json", arguments->json, "Print JSON");
-  command->footer("The exit code is 1 if anything failed. Nothing is changed.");
+  command->footer("The exit code is 1 if anything failed. Nothing of the machine is changed.");
   command->callback([arguments, &exit_code] { exit_code = Doctor(*arguments); });
 }
 
