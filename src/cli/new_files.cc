@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,13 +74,12 @@ absl::Status NewFiles::MakeFolders(const std::string& path) {
 
 // A rename replaces nothing under this flag, so that two that do this at once cannot either.
 absl::Status NewFiles::Make(const NewFile& file) {
-  const std::string unnamed = file.path + ".unfinished";
-  const UniqueFd fd(
-      open(unnamed.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd) return Failed(unnamed, "cannot be made");
+  std::string unnamed = file.path + ".XXXXXX";
+  const UniqueFd fd(mkostemp(unnamed.data(), O_CLOEXEC));
+  if (!fd) return Failed(file.path, "cannot be made");
   absl::Cleanup remove = [&] { unlink(unnamed.c_str()); };
   if (!WriteAll(fd.get(), file.contents) || fchmod(fd.get(), file.mode) != 0) {
-    return Failed(unnamed, "cannot be written");
+    return Failed(file.path, "cannot be written");
   }
   if (renameat2(AT_FDCWD, unnamed.c_str(), AT_FDCWD, file.path.c_str(), RENAME_NOREPLACE) != 0) {
     if (errno == EEXIST) {

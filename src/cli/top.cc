@@ -100,6 +100,10 @@ class Asker {
 
  private:
   void Run(const std::stop_token& stop) {
+    // Signals are for the thread that draws: its wait has to end with them.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
     while (!stop.stop_requested()) {
       Answer answer = AskDaemon(arguments_.socket);
       const uint64_t one = 1;

@@ -16,6 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Verdict = Diagnosis::Verdict;
 
+constexpr char kAsRoot[] = "look as root: sudo braid doctor";
 constexpr uint64_t kClockSlackNs = 60 * static_cast<uint64_t>(kSecondNs);
 
 std::string Text(const absl::Status& status) { return std::string(status.message()); }
@@ -45,6 +46,9 @@ class Notes {
   std::vector<Diagnosis>& to_;
 };
 
+// A daemon may run, and what is taken may be its own.
+bool IsDaemonHidden(const TunnelState& tunnel) { return absl::IsPermissionDenied(tunnel.daemon); }
+
 bool IsServer(const TunnelState& tunnel) { return tunnel.config->role == Role::kServer; }
 
 // Files.
@@ -54,7 +58,7 @@ void Configuration(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   for (const Mistake& mistake : tunnel.mistakes) {
     const bool is_hidden = mistake.what.find("ermission denied") != std::string::npos;
     const std::string what = DescribeMistake(tunnel.file, mistake);
-    is_hidden ? notes.Unknown("file", what, "look as root: sudo braid doctor")
+    is_hidden ? notes.Unknown("file", what, kAsRoot)
               : notes.Fail("file", what, "mend it, and look again: braid check --config FILE");
   }
   for (const Mistake& warning : tunnel.warnings) {
@@ -68,6 +72,9 @@ void StateFolder(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   const std::string& folder = tunnel.config->security.state_dir;
   if (tunnel.state_dir.ok()) {
     notes.Ok("state folder", folder + " can be written to");
+  } else if (!tunnel.is_root) {
+    notes.Unknown("state folder", folder + ": " + Text(tunnel.state_dir) + ", for this user",
+                  kAsRoot);
   } else {
     notes.Warn("state folder", folder + ": " + Text(tunnel.state_dir),
                "let the daemon write there, or choose another security.state_dir: without it "
@@ -102,8 +109,8 @@ void Daemon(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
     for (const Json& warning : *warnings) {
       if (warning.is_string()) notes.Warn("warning", warning.get<std::string>(), "");
     }
-  } else if (absl::IsPermissionDenied(tunnel.daemon)) {
-    notes.Unknown("daemon", Text(tunnel.daemon), "look as root: sudo braid doctor");
+  } else if (IsDaemonHidden(tunnel)) {
+    notes.Unknown("daemon", Text(tunnel.daemon), kAsRoot);
   } else if (absl::IsUnavailable(tunnel.daemon) || absl::IsNotFound(tunnel.daemon)) {
     notes.Ok("daemon", "does not run, or not with " + socket);
   } else {
@@ -116,6 +123,8 @@ void Device(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   const std::string& device = tunnel.config->network.device;
   if (tunnel.status) {
     notes.Ok("device", device + " is the daemon's");
+  } else if (tunnel.network.Find(device) != nullptr && IsDaemonHidden(tunnel)) {
+    notes.Unknown("device", device + " exists; whose it is cannot be told", kAsRoot);
   } else if (tunnel.network.Find(device) != nullptr) {
     notes.Fail("device", device + " exists, and is not that of a daemon with this configuration",
                "stop the program that made it, remove it (ip link del " + device +
@@ -155,6 +164,10 @@ void Listens(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
     if (status.ok()) {
       notes.Ok(name, absl::StrCat("UDP ", listen.ToString(),
                                   tunnel.status ? " is the daemon's" : " is free"));
+      continue;
+    }
+    if (absl::IsAlreadyExists(status) && IsDaemonHidden(tunnel)) {
+      notes.Unknown(name, Text(status) + ", or by the daemon", kAsRoot);
       continue;
     }
     notes.Fail(name, Text(status),
@@ -241,7 +254,7 @@ void Answer(const PathState& path, Notes& notes, const std::string& name) {
   if (!path.answer.ok()) {
     const absl::Status& why = path.answer.status();
     if (absl::IsPermissionDenied(why)) {
-      notes.Unknown(name, Text(why), "look as root: sudo braid doctor");
+      notes.Unknown(name, Text(why), kAsRoot);
     } else if (absl::IsDeadlineExceeded(why)) {
       notes.Fail(name, Text(why), kNoAnswer);
     } else {

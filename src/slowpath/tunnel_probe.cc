@@ -192,6 +192,7 @@ void FindDaemon(TunnelState& state) {
 
 void ProbeFiles(TunnelState& state) {
   const SecurityConfig& security = state.config->security;
+  state.is_root = geteuid() == 0;
   state.state_dir = CheckWritable(security.state_dir);
   const auto key = ReadKeyFile(security.private_key_file);
   if (key.ok()) {

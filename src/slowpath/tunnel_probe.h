@@ -35,6 +35,7 @@ struct TunnelState {
   std::vector<Mistake> mistakes, warnings;  // of the configuration and its key files
   std::optional<Config> config;             // nothing: none of what follows was looked at
 
+  bool is_root = false;
   absl::Status state_dir;                // whether it can be written to
   std::optional<uint64_t> kept_counter;  // of handshakes, in nanoseconds of the wall clock
   uint64_t wall_ns = 0;

@@ -61,12 +61,19 @@ class Doctor(LabTest):
         # Wherever the build is, it can be run from here.
         program = shutil.copy(natives.braid(), self.lab.folder)
         os.chmod(self.lab.folder, 0o755)
-        done = run("setpriv", "--reuid", 65534, "--regid", 65534, "--clear-groups", program,
-                   "doctor", check=False)
+        user = ["setpriv", "--reuid", 65534, "--regid", 65534, "--clear-groups", program, "doctor"]
+        done = run(*user, check=False)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(done.stdout, r"(?m)^  \?     rights ")
         self.assertIn("sudo braid doctor", done.stdout)
         self.assertIn("could not be looked at", done.stdout)
+        # Nor can this user read the keys of a configuration or speak to its daemon.
+        tunnel = Tunnel(self.lab).start()
+        os.chmod(tunnel.client.config_path, 0o644)
+        done = tunnel.client_ns.run(*user, "--config", tunnel.client.config_path, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        for name in ("file", "state folder", "daemon"):
+            self.assertRegex(done.stdout, rf"(?m)^  \?     {name} ")
 
     def test_both_ends_of_a_tunnel_that_runs(self):
         tunnel = Tunnel(self.lab).start()

@@ -52,6 +52,7 @@ Config Client() {
 TunnelState GoodTunnel() {
   TunnelState tunnel;
   tunnel.file = "client.yaml";
+  tunnel.is_root = true;
   tunnel.config = Client();
   tunnel.wall_ns = 1'800'000'000ull * 1'000'000'000;
   tunnel.daemon = absl::UnavailableError("no daemon");
@@ -258,6 +259,18 @@ TEST(Diagnosis, EachFaultOfTheTunnelIsFoundWithWhatToDo) {
     EXPECT_NE(found->advice.find(c.advice), std::string::npos) << found->advice;
     EXPECT_EQ(found->advice.empty(), std::string(c.advice).empty()) << found->advice;
     EXPECT_NE(found->found, "");
+  }
+}
+
+TEST(Diagnosis, WhatMayBeAHiddenDaemonsIsNoFault) {
+  TunnelState tunnel = GoodTunnel();
+  tunnel.is_root = false;
+  tunnel.daemon = absl::PermissionDeniedError("socket");
+  tunnel.network.links.push_back({.index = 2, .name = "braid0"});
+  tunnel.listens = {{Remote("0.0.0.0:7700"), absl::AlreadyExistsError("in use")}};
+  const auto all = DiagnoseTunnel(tunnel);
+  for (const char* name : {"daemon", "device", "port 7700"}) {
+    EXPECT_NE(Find(all, name, Verdict::kUnknown), nullptr) << name;
   }
 }
 
