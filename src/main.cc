@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   app.failure_message(Explain);
 
   int exit_code = 0;
+  braid::AddInitCommand(app, exit_code);
   braid::AddRunCommand(app, exit_code);
   braid::AddCheckCommand(app, exit_code);
   braid::AddKeygenCommand(app, exit_code);
@@ -36,6 +37,8 @@ int main(int argc, char** argv) {
   braid::AddStatusCommand(app, exit_code);
   braid::AddHealthCommand(app, exit_code);
   braid::AddMetricsCommand(app, exit_code);
+  braid::AddTopCommand(app, exit_code);
+  braid::AddDoctorCommand(app, exit_code);
   braid::AddPathCommand(app, exit_code);
   braid::AddModeCommand(app, exit_code);
   braid::AddBenchCommand(app, exit_code);

@@ -6,20 +6,10 @@
 
 #include "cli/cli.h"
 #include "slowpath/config.h"
-#include "slowpath/key_file.h"
+#include "slowpath/config_keys.h"
 
 namespace braid {
 namespace {
-
-void CheckKeyFiles(LoadedConfig& loaded) {
-  for (const KeyFileUse& use : loaded.key_files) {
-    const absl::StatusOr<Secret> key = ReadKeyFile(use.path);
-    if (key.ok()) continue;
-    loaded.mistakes.push_back({.pointer = use.pointer,
-                               .what = std::string(key.status().message()),
-                               .variable = use.variable});
-  }
-}
 
 int Check(const std::string& file) {
   LoadedConfig loaded = LoadConfig(file, ProcessEnvironment());

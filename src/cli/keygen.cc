@@ -5,21 +5,12 @@
 
 #include "cli/cli.h"
 #include "slowpath/key_file.h"
-#include "slowpath/noise.h"
 
 namespace braid {
 namespace {
 
-// RFC 7748 clamps whenever it uses a key; a key that is stored so has one form only.
-void Clamp(Key& key) {
-  key.front() &= 248;
-  key.back() = static_cast<uint8_t>((key.back() & 127) | 64);
-}
-
 int Keygen() {
-  Secret key = KeyPair::Generate().private_key;
-  Clamp(key);
-  std::string text = EncodeKey(key);
+  std::string text = EncodeKey(NewPrivateKey());
   std::cout << text << std::endl;
   Wipe(text);
   if (std::cout) return 0;

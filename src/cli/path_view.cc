@@ -3,23 +3,13 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "cli/json_fields.h"
 #include "cli/text_layout.h"
 
 namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-const Json& Field(const Json& object, const char* name) {
-  static const Json kNull;
-  const auto found = object.is_object() ? object.find(name) : object.end();
-  return found == object.end() ? kNull : *found;
-}
-
-std::string Text(const Json& object, const char* name) {
-  const Json& value = Field(object, name);
-  return value.is_string() ? Printable(value.get<std::string>()) : "";
-}
 
 std::string Row(const std::array<std::string, 5>& cells) {
   constexpr std::array<size_t, 4> kWidths = {14, 15, 14, 8};
@@ -35,7 +25,7 @@ std::string RenderPath(const Json& path) {
   const std::string address = Text(path, "address");
   const std::string interface = Text(path, "interface");
   const std::string from = !interface.empty() ? interface : !address.empty() ? address : "any";
-  const bool is_open = Field(path, "open") == true;
+  const bool is_open = IsTrue(path, "open");
   std::string text;
   const Json& peers = Field(path, "peers");
   for (const Json& peer : peers.is_array() ? peers : Json::array()) {

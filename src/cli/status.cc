@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/status_view.h"
+#include "cli/tint.h"
 #include "slowpath/control_client.h"
 
 namespace braid {
@@ -19,6 +20,7 @@ struct StatusArguments {
   std::string socket{kDefaultControlSocket};
   bool json = false;
   bool verbose = false;
+  bool all = false;
 };
 
 int Fail(std::string_view why) {
@@ -33,8 +35,8 @@ int Status(const StatusArguments& arguments) {
   if (arguments.json) {
     std::cout << status.dump(2) << std::endl;
   } else {
-    const StatusViewOptions options{.colour = WantsColour(STDOUT_FILENO),
-                                    .verbose = arguments.verbose};
+    const StatusViewOptions options{
+        .colour = WantsColour(STDOUT_FILENO), .verbose = arguments.verbose, .all = arguments.all};
     std::cout << RenderStatus(status, options) << std::flush;
   }
   return std::cout ? 0 : Fail("standard output cannot be written");
@@ -49,7 +51,9 @@ void AddStatusCommand(CLI::App& app, int& exit_code) {
       ->type_name("PATH")
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "Print JSON, with everything");
-  command->add_flag("-v,--verbose", arguments->verbose, "Show what each worker did, too");
+  command->add_flag("-v,--verbose", arguments->verbose,
+                    "Show keys, addresses, offloads and what each worker did, too");
+  command->add_flag("--all", arguments->all, "Show every peer, not only the busiest");
   command->callback([arguments, &exit_code] { exit_code = Status(*arguments); });
 }
 

@@ -1,126 +1,32 @@
 #include "cli/status_view.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_format.h"
+#include "cli/drop_meaning.h"
+#include "cli/json_fields.h"
 #include "cli/text_layout.h"
+#include "cli/tint.h"
+#include "cli/units.h"
 
 namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kNothing[] = "-";
-
-enum class Tint : uint8_t { kPlain, kBold, kDim, kGood, kFair, kBad };
-
-// Fields. A daemon of another version may lack some, or mean something else by them.
-
-const Json& Field(const Json& object, const char* name) {
-  static const Json kNull;
-  if (!object.is_object()) return kNull;
-  const auto found = object.find(name);
-  return found == object.end() ? kNull : *found;
-}
-
-std::string Text(const Json& object, const char* name) {
-  const Json& value = Field(object, name);
-  return value.is_string() ? Printable(value.get<std::string>()) : "";
-}
-
-std::optional<double> Number(const Json& object, const char* name) {
-  const Json& value = Field(object, name);
-  if (!value.is_number()) return std::nullopt;
-  const double number = value.get<double>();
-  return std::isfinite(number) ? std::optional(number) : std::nullopt;
-}
-
-std::string OrNothing(std::string text) { return text.empty() ? kNothing : text; }
-
-// Units.
-
-std::string Bytes(std::optional<double> bytes) {
-  if (!bytes || *bytes < 0) return kNothing;
-  constexpr std::array<const char*, 7> kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  double value = *bytes;
-  size_t unit = 0;
-  while (value >= 1023.95 && unit + 1 < kUnits.size()) {
-    value /= 1024;
-    ++unit;
-  }
-  return absl::StrFormat("%.*f %s", unit == 0 ? 0 : 1, value, kUnits[unit]);
-}
-
-// As quotas are given.
-std::string Gigabytes(std::optional<double> bytes) {
-  if (!bytes || *bytes < 0) return kNothing;
-  return absl::StrFormat("%.*f GB", *bytes < 1e9 ? 3 : 1, *bytes / 1e9);
-}
-
-// The two largest units: "3d 4h", "12m 5s", "7s".
-std::string Duration(std::optional<double> seconds) {
-  if (!seconds || *seconds < 0 || *seconds > 1e12) return kNothing;
-  constexpr std::pair<int64_t, char> kUnits[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}, {1, 's'}};
-  auto left = static_cast<int64_t>(*seconds);
-  std::string out;
-  for (const auto& [size, name] : kUnits) {
-    const int64_t count = std::exchange(left, left % size) / size;
-    if (!out.empty()) return count == 0 ? out : out + absl::StrFormat(" %d%c", count, name);
-    if (count > 0 || size == 1) out = absl::StrFormat("%d%c", count, name);
-  }
-  return out;
-}
-
-std::string Milliseconds(std::optional<double> ms) {
-  if (!ms || *ms < 0) return kNothing;
-  return absl::StrFormat("%.*f ms", *ms < 9.995 ? 2 : *ms < 999.95 ? 1 : 0, *ms);
-}
-
-std::string Loss(std::optional<double> share) {
-  if (!share || *share < 0) return kNothing;
-  if (*share == 0) return "0 %";
-  // What is lost is never rounded to nothing.
-  return *share < 0.0005 ? "<0.1 %" : absl::StrFormat("%.1f %%", *share * 100);
-}
-
-std::string Rate(std::optional<double> mbps) {
-  if (!mbps || *mbps < 0) return kNothing;
-  if (*mbps >= 999.95) return absl::StrFormat("%.2f Gbit/s", *mbps / 1000);
-  return absl::StrFormat("%.1f Mbit/s", *mbps);
-}
-
-std::string Grouped(uint64_t count) {
-  std::string digits = absl::StrFormat("%d", count);
-  for (size_t at = digits.size(); at > 3;) digits.insert(at -= 3, ",");
-  return digits;
-}
-
-std::string Count(std::optional<double> count) {
-  if (!count || *count < 0 || *count > 1e18) return kNothing;
-  return Grouped(static_cast<uint64_t>(*count));
-}
-
-Tint TintOfState(std::string_view state) {
-  if (state == "up" || state == "running" || state == "ready") return Tint::kGood;
-  if (state == "down" || state == "failed") return Tint::kBad;
-  return Tint::kFair;
-}
+constexpr size_t kMaxBlocks = 4;  // more peers than these have a line each
+constexpr size_t kMaxPeers = 12;  // that are shown, unless all are asked for
 
 // Writes the view from top to bottom.
 class View {
  public:
-  explicit View(bool colour) : colour_(colour) {}
+  explicit View(const StatusViewOptions& options) : options_(options) {}
 
   std::string Take() && { return std::move(out_); }
   void Head(const Json& status);
@@ -132,27 +38,25 @@ class View {
  private:
   void Details(const Json& status);
   void Peer(const Json& peer);
-  void PathTable(const Json& paths);
-  void PathAddresses(const Json& path, size_t indent);
-  std::string Tinted(Tint tint, const std::string& text) const;
+  void PeerTable(const std::vector<const Json*>& peers);
+  void PathTable(const Json& paths, bool with_addresses);
+  void PathNotes(const Json& path);
+  void PathAddresses(const Json& path);
+  std::string Tinted(Tint tint, const std::string& text) const {
+    return braid::Tinted(options_.colour, tint, text);
+  }
 
-  const bool colour_;
+  const StatusViewOptions options_;
   std::string out_;
 };
-
-std::string View::Tinted(Tint tint, const std::string& text) const {
-  if (!colour_ || tint == Tint::kPlain || text.empty()) return text;
-  constexpr std::array<const char*, 6> kCodes = {"0", "1", "2", "32", "33", "31"};
-  return absl::StrFormat("\x1b[%sm%s\x1b[0m", kCodes[static_cast<size_t>(tint)], text);
-}
 
 void View::Head(const Json& status) {
   const std::string state = Fit(OrNothing(Text(status, "state")), 12);
   const auto uptime = Number(status, "uptime_s");
-  const std::string rest =
-      Join({Text(status, "mode"), Text(status, "device"), uptime ? "up " + Duration(uptime) : "",
-            Text(status, "version").empty() ? "" : "version " + Text(status, "version")},
-           "   ");
+  const std::string rest = Join(
+      {Text(status, "mode"), Text(status, "device"), uptime ? "up " + ShowDuration(uptime) : "",
+       Text(status, "version").empty() ? "" : "version " + Text(status, "version")},
+      "   ");
   out_ += Tinted(Tint::kBold, "braid") + " " + Tinted(TintOfState(state), state);
   if (!rest.empty()) out_ += "   " + Fit(rest, kColumns - 6 - Width(state) - 3);
   out_ += '\n';
@@ -182,9 +86,9 @@ std::string Engine(const Json& status) {
 std::string Process(const Json& status) {
   const auto pid = Number(status, "pid");
   const auto memory = Number(status, "memory_rss_bytes");
-  return Join(
-      {pid ? absl::StrFormat("pid %.0f", *pid) : "", memory ? Bytes(memory) + " of memory" : ""},
-      ", ");
+  return Join({pid ? absl::StrFormat("pid %.0f", *pid) : "",
+               memory ? ShowBytes(memory) + " of memory" : ""},
+              ", ");
 }
 
 // "vnet_hdr tso, steering bpf; without udp_gro"
@@ -199,52 +103,129 @@ std::string Offloads(const Json& offloads) {
   return Join({used, off.empty() ? "" : "without " + Join(off, " ")}, "; ");
 }
 
+bool IsEstablished(const Json& peer) { return IsTrue(peer, "established"); }
+
+// "1,204, 1,190 established"; nothing of a single one, which tells it itself.
+std::string PeerCount(const Json& peers) {
+  if (!peers.is_array() || peers.size() < 2) return "";
+  const auto established = std::count_if(peers.begin(), peers.end(), IsEstablished);
+  return ShowGrouped(peers.size()) + ", " + ShowGrouped(static_cast<uint64_t>(established)) +
+         " established";
+}
+
 void View::Details(const Json& status) {
-  const std::pair<const char*, std::string> lines[] = {
-      {"network", Network(Field(status, "network"))},
-      {"engine", Engine(status)},
-      {"offloads", Offloads(Field(status, "offloads"))},
-      {"process", Process(status)},
-  };
+  std::vector<std::pair<const char*, std::string>> lines = {
+      {"network", Network(Field(status, "network"))}};
+  if (options_.verbose) {
+    lines.emplace_back("engine", Engine(status));
+    lines.emplace_back("offloads", Offloads(Field(status, "offloads")));
+    lines.emplace_back("process", Process(status));
+  }
+  lines.emplace_back("peers", PeerCount(Field(status, "peers")));
   for (const auto& [name, text] : lines) {
     if (text.empty()) continue;
     out_ += Wrap(absl::StrFormat("  %-10s", name), std::string(12, ' '), text);
   }
 }
 
+double RateOf(const Json& peer) {
+  double rate = 0;
+  const Json& paths = Field(peer, "paths");
+  if (!paths.is_array()) return rate;
+  for (const auto& path : paths) rate += Number(path, "rate_mbps").value_or(0);
+  return rate;
+}
+
+double BytesOf(const Json& peer) {
+  return Number(peer, "rx_bytes").value_or(0) + Number(peer, "tx_bytes").value_or(0);
+}
+
+std::vector<const Json*> BusiestFirst(const Json& peers) {
+  struct Load {
+    double rate, bytes;
+    const Json* peer;
+  };
+  std::vector<Load> loads;
+  for (const auto& peer : peers) loads.push_back({RateOf(peer), BytesOf(peer), &peer});
+  std::stable_sort(loads.begin(), loads.end(), [](const Load& a, const Load& b) {
+    return std::pair(a.rate, a.bytes) > std::pair(b.rate, b.bytes);
+  });
+  std::vector<const Json*> sorted;
+  for (const Load& load : loads) sorted.push_back(load.peer);
+  return sorted;
+}
+
 void View::Peers(const Json& peers) {
   if (!peers.is_array()) return;
   if (peers.empty()) out_ += "\nno peers\n";
-  for (const auto& peer : peers) Peer(peer);
+  const bool has_all = options_.all || peers.size() <= kMaxPeers;
+  std::vector<const Json*> shown;
+  if (has_all) {
+    for (const auto& peer : peers) shown.push_back(&peer);
+  } else {
+    shown = BusiestFirst(peers);
+    shown.resize(kMaxPeers);
+  }
+  if (peers.size() > kMaxBlocks && !options_.verbose) {
+    PeerTable(shown);
+  } else {
+    for (const Json* peer : shown) Peer(*peer);
+  }
+  if (!has_all) {
+    out_ += Tinted(Tint::kDim, "  the busiest; " + ShowGrouped(peers.size() - shown.size()) +
+                                   " more with --all") +
+            '\n';
+  }
+}
+
+void View::PeerTable(const std::vector<const Json*>& peers) {
+  constexpr size_t kNameColumns = 20;
+  constexpr size_t kStateColumns = 15;
+  const auto row = [](const std::array<std::string, 4>& cells) {
+    constexpr std::array<size_t, 4> kWidths = {5, 12, 10, 10};
+    std::string text;
+    for (size_t i = 0; i < cells.size(); ++i)
+      text += ' ' + PadLeft(Fit(cells[i], kWidths[i]), kWidths[i]);
+    return text;
+  };
+  out_ += '\n' +
+          Tinted(Tint::kDim, "  " + PadRight("peer", kNameColumns) + " " +
+                                 PadRight("state", kStateColumns) +
+                                 row({"paths", "rate", "received", "sent"})) +
+          '\n';
+  for (const Json* peer : peers) {
+    const bool is_up = IsEstablished(*peer);
+    const Json& paths = Field(*peer, "paths");
+    out_ += "  " + PadRight(Fit(OrNothing(Text(*peer, "name")), kNameColumns), kNameColumns) + " " +
+            Tinted(is_up ? Tint::kGood : Tint::kBad,
+                   PadRight(is_up ? "established" : "not established", kStateColumns)) +
+            row({paths.is_array() ? ShowGrouped(paths.size()) : kNothing, ShowRate(RateOf(*peer)),
+                 ShowBytes(Number(*peer, "rx_bytes")), ShowBytes(Number(*peer, "tx_bytes"))}) +
+            '\n';
+  }
 }
 
 void View::Peer(const Json& peer) {
-  const Json& established = Field(peer, "established");
-  const bool is_up = established.is_boolean() && established.get<bool>();
+  const bool is_up = IsEstablished(peer);
   const std::string name = Fit(OrNothing(Text(peer, "name")), 24);
-  // The key may be cut short, the state may not.
-  const std::string state = is_up ? "established" : "not established";
-  const std::string key = Text(peer, "public_key");
+  const std::string age = ShowDuration(Number(peer, "last_handshake_s"));
+  const std::string handshake = age == kNothing ? "no handshake yet" : "handshake " + age + " ago";
   out_ += '\n' + Tinted(Tint::kBold, "peer " + name) + "   " +
-          Tinted(is_up ? Tint::kGood : Tint::kBad, state);
-  if (!key.empty()) {
-    const size_t left = kColumns - Width("peer " + name) - 3 - state.size() - 3;
-    out_ += "   " + Tinted(Tint::kDim, Fit(key, left));
+          Tinted(is_up ? Tint::kGood : Tint::kBad, is_up ? "established" : "not established") +
+          "   " + handshake + '\n';
+  if (options_.verbose) {
+    const std::string key = Text(peer, "public_key");
+    if (!key.empty()) out_ += "  " + Tinted(Tint::kDim, Fit("key " + key, kColumns - 2)) + '\n';
+    out_ += Wrap("  ", "  ",
+                 Join({"cipher " + OrNothing(Text(peer, "cipher")),
+                       "received " + ShowBytes(Number(peer, "rx_bytes")),
+                       "sent " + ShowBytes(Number(peer, "tx_bytes"))},
+                      ", "));
   }
-  out_ += '\n';
-
-  const auto handshake = Number(peer, "last_handshake_s");
-  const std::string age = Duration(handshake);
-  out_ += Wrap("  ", "  ",
-               Join({"cipher " + OrNothing(Text(peer, "cipher")),
-                     age == kNothing ? "no handshake yet" : "handshake " + age + " ago",
-                     "received " + Bytes(Number(peer, "rx_bytes")),
-                     "sent " + Bytes(Number(peer, "tx_bytes"))},
-                    ", "));
-  PathTable(Field(peer, "paths"));
+  PathTable(Field(peer, "paths"), options_.verbose || !is_up);
 }
 
-void View::PathTable(const Json& paths) {
+void View::PathTable(const Json& paths, bool with_addresses) {
   if (!paths.is_array() || paths.empty()) return;
   constexpr size_t kNameColumns = 12;
   constexpr size_t kStateColumns = 8;
@@ -263,38 +244,46 @@ void View::PathTable(const Json& paths) {
     const std::string state = Fit(OrNothing(Text(path, "state")), kStateColumns);
     out_ += "  " + PadRight(Fit(OrNothing(Text(path, "name")), kNameColumns), kNameColumns) + " " +
             Tinted(TintOfState(state), PadRight(state, kStateColumns)) +
-            row({Milliseconds(Number(path, "rtt_ms")), Loss(Number(path, "loss")),
-                 Rate(Number(path, "rate_mbps")), Bytes(Number(path, "rx_bytes")),
-                 Bytes(Number(path, "tx_bytes"))}) +
+            row({ShowMilliseconds(Number(path, "rtt_ms")), ShowLoss(Number(path, "loss")),
+                 ShowRate(Number(path, "rate_mbps")), ShowBytes(Number(path, "rx_bytes")),
+                 ShowBytes(Number(path, "tx_bytes"))}) +
             '\n';
-    PathAddresses(path, 4);
+    PathNotes(path);
+    if (with_addresses) PathAddresses(path);
+  }
+}
+
+constexpr size_t kPathIndent = 4;
+
+// What is wrong with it, and what its quota says.
+void View::PathNotes(const Json& path) {
+  const std::string margin(kPathIndent, ' ');
+  const std::string problem = Text(path, "problem");
+  if (!problem.empty()) out_ += Wrap(margin, margin, problem);
+  if (const Json& quota = Field(path, "quota"); quota.is_object()) {
+    out_ += Wrap(margin, margin,
+                 "quota " + ShowGigabytes(Number(quota, "used_bytes")) + " of " +
+                     ShowGigabytes(Number(quota, "limit_bytes")) + " used, until " +
+                     OrNothing(Text(quota, "resets")));
   }
 }
 
 // "local → remote", on two lines where one has no room for both.
-void View::PathAddresses(const Json& path, size_t indent) {
+void View::PathAddresses(const Json& path) {
   const std::string local = Text(path, "local");
   const std::string remote = Text(path, "remote");
   const std::string interface = Text(path, "interface");
-  const std::string problem = Text(path, "problem");
-  const std::string margin(indent, ' ');
-  if (!problem.empty()) out_ += Wrap(margin, margin, problem);
-  if (const Json& quota = Field(path, "quota"); quota.is_object()) {
-    out_ += Wrap(margin, margin,
-                 "quota " + Gigabytes(Number(quota, "used_bytes")) + " of " +
-                     Gigabytes(Number(quota, "limit_bytes")) + " used, until " +
-                     OrNothing(Text(quota, "resets")));
-  }
   if (local.empty() && remote.empty()) return;
+  const std::string margin(kPathIndent, ' ');
   const auto mtu = Number(path, "mtu");
   const std::string line = (interface.empty() ? "" : interface + "  ") + OrNothing(local) + " → " +
                            OrNothing(remote) + (mtu ? absl::StrFormat("  mtu %.0f", *mtu) : "");
-  if (indent + Width(line) <= kColumns) {
+  if (kPathIndent + Width(line) <= kColumns) {
     out_ += margin + Tinted(Tint::kDim, line) + '\n';
     return;
   }
-  out_ += margin + Tinted(Tint::kDim, Fit(OrNothing(local), kColumns - indent)) + '\n';
-  out_ += margin + Tinted(Tint::kDim, Fit("→ " + OrNothing(remote), kColumns - indent)) + '\n';
+  out_ += margin + Tinted(Tint::kDim, Fit(OrNothing(local), kColumns - kPathIndent)) + '\n';
+  out_ += margin + Tinted(Tint::kDim, Fit("→ " + OrNothing(remote), kColumns - kPathIndent)) + '\n';
 }
 
 // "8: 0 2 4 6 8 10 12 14"
@@ -323,11 +312,11 @@ void View::Workers(const Json& workers) {
           '\n';
   for (size_t i = 0; i < workers.size(); ++i) {
     const Json& worker = workers[i];
-    out_ +=
-        row({std::to_string(i), Count(Number(worker, "cpu")), Count(Number(worker, "rx_packets")),
-             Count(Number(worker, "tx_packets")), Count(Number(worker, "handed_over"))},
-            Lanes(Field(worker, "lanes"))) +
-        '\n';
+    out_ += row({std::to_string(i), ShowCount(Number(worker, "cpu")),
+                 ShowCount(Number(worker, "rx_packets")), ShowCount(Number(worker, "tx_packets")),
+                 ShowCount(Number(worker, "handed_over"))},
+                Lanes(Field(worker, "lanes"))) +
+            '\n';
   }
 }
 
@@ -344,9 +333,11 @@ void View::Drops(const Json& drops) {
   size_t widest = 0;
   for (const auto& [count, name] : counted) widest = std::max(widest, Width(name));
   out_ += '\n' + Tinted(Tint::kBold, "drops") + '\n';
-  const size_t digits = Width(Grouped(counted.front().first));
+  const size_t digits = Width(ShowGrouped(counted.front().first));
   for (const auto& [count, name] : counted) {
-    out_ += "  " + PadRight(name, widest) + "  " + PadLeft(Grouped(count), digits) + '\n';
+    out_ += "  " + PadRight(name, widest) + "  " + PadLeft(ShowGrouped(count), digits) + '\n';
+    const std::string meaning = options_.verbose ? DropMeaning(name) : "";
+    if (!meaning.empty()) out_ += Tinted(Tint::kDim, Wrap("    ", "    ", meaning));
   }
 }
 
@@ -363,7 +354,7 @@ void View::Warnings(const Json& warnings) {
 }  // namespace
 
 std::string RenderStatus(const Json& status, const StatusViewOptions& options) {
-  View view(options.colour);
+  View view(options);
   view.Head(status);
   view.Peers(Field(status, "peers"));
   if (options.verbose) view.Workers(Field(status, "workers"));
@@ -371,7 +362,5 @@ std::string RenderStatus(const Json& status, const StatusViewOptions& options) {
   view.Warnings(Field(status, "warnings"));
   return std::move(view).Take();
 }
-
-bool WantsColour(int fd) { return isatty(fd) == 1 && std::getenv("NO_COLOR") == nullptr; }
 
 }  // namespace braid

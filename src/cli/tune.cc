@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cli/cli.h"
-#include "cli/status_view.h"
+#include "cli/tint.h"
 #include "cli/tune_view.h"
 #include "slowpath/config.h"
 #include "slowpath/host_survey.h"

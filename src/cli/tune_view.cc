@@ -1,13 +1,13 @@
 #include "cli/tune_view.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "cli/text_layout.h"
+#include "cli/tint.h"
 
 namespace braid {
 namespace {
@@ -19,14 +19,6 @@ using Verdict = Finding::Verdict;
 constexpr size_t kStatusColumns = 8;
 constexpr size_t kNameColumns = 22;
 constexpr size_t kShownValue = 24;  // of a change; a table of buckets may be very long
-
-enum class Tint : uint8_t { kBold, kDim, kGood, kBad };
-
-std::string Tinted(bool colour, Tint tint, const std::string& text) {
-  constexpr const char* kCodes[] = {"1", "2", "32", "31"};
-  if (!colour) return text;
-  return absl::StrFormat("\x1b[%sm%s\x1b[0m", kCodes[static_cast<size_t>(tint)], text);
-}
 
 std::string_view NameOf(Verdict verdict) {
   switch (verdict) {

@@ -55,6 +55,8 @@ bool IsHostName(std::string_view host) {
          !std::all_of(labels.back().begin(), labels.back().end(), absl::ascii_isdigit);
 }
 
+}  // namespace
+
 std::optional<HostPort> ParseHostPort(std::string_view text) {
   if (const auto endpoint = Endpoint::Parse(text)) {
     return HostPort{endpoint->address.ToString(), endpoint->port, endpoint->address};
@@ -69,8 +71,6 @@ std::optional<HostPort> ParseHostPort(std::string_view text) {
   if (port == 0 || port > UINT16_MAX || !IsHostName(host)) return std::nullopt;
   return HostPort{host, static_cast<uint16_t>(port), IpAddress()};
 }
-
-}  // namespace
 
 bool IsIpv4Mapped(const IpAddress& address) {
   constexpr std::array<uint8_t, 12> kMappedPrefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};

@@ -27,6 +27,7 @@ std::optional<IpPrefix> ReadNetworkPrefix(const Node& node);
 // An address and a port.
 std::optional<Endpoint> ReadEndpoint(const Node& node, Unspecified unspecified);
 // An address or a host name, and a port.
+std::optional<HostPort> ParseHostPort(std::string_view text);
 std::optional<HostPort> ReadHostPort(const Node& node);
 
 // Of a path or a peer.

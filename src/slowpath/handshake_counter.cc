@@ -11,6 +11,20 @@
 #include "slowpath/small_file.h"
 
 namespace braid {
+namespace {
+
+std::optional<uint64_t> Read(const std::string& path) {
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  char text[32];
+  const ssize_t bytes = file ? read(file.get(), text, sizeof(text)) : 0;
+  uint64_t value = 0;
+  if (bytes <= 0 || std::from_chars(text, text + bytes, value).ec != std::errc()) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+}  // namespace
 
 HandshakeCounter::HandshakeCounter(const std::string& state_dir, const Key& public_key)
     : state_dir_(state_dir) {
@@ -19,13 +33,15 @@ HandshakeCounter::HandshakeCounter(const std::string& state_dir, const Key& publ
   path_ = state_dir + "/handshake-counter-" + name;
 }
 
+std::optional<uint64_t> HandshakeCounter::Kept(const std::string& state_dir,
+                                               const Key& public_key) {
+  return Read(HandshakeCounter(state_dir, public_key).path_);
+}
+
 absl::Status HandshakeCounter::Load() {
   std::error_code error;
   std::filesystem::create_directories(state_dir_, error);
-  const UniqueFd file(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-  char text[32];
-  const ssize_t bytes = file ? read(file.get(), text, sizeof(text)) : 0;
-  if (bytes > 0) std::from_chars(text, text + bytes, last_);
+  last_ = Read(path_).value_or(last_);
   return Save(last_);
 }
 

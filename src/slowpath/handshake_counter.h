@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -16,6 +17,9 @@ class HandshakeCounter {
   // The file lies in `state_dir`, which is made if it is missing, under a name of its own for each
   // public key.
   HandshakeCounter(const std::string& state_dir, const Key& public_key);
+
+  // What is kept of it, for those who only look; nothing where there is none.
+  static std::optional<uint64_t> Kept(const std::string& state_dir, const Key& public_key);
 
   // Reads what is kept. Not OK when nothing can be kept there: the counter then goes by the clock
   // alone.

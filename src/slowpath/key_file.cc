@@ -8,6 +8,13 @@
 
 namespace braid {
 
+Secret NewPrivateKey() {
+  Secret key = KeyPair::Generate().private_key;
+  key.front() &= 248;
+  key.back() = static_cast<uint8_t>((key.back() & 127) | 64);
+  return key;
+}
+
 std::optional<Secret> DecodeKey(std::string_view text) {
   Secret key;
   size_t length = 0;

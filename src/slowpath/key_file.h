@@ -14,6 +14,9 @@ namespace braid {
 
 inline constexpr size_t kMaxKeyFileBytes = 256;
 
+// A new private key in the one form in which RFC 7748 uses it.
+Secret NewPrivateKey();
+
 // Canonical base64 of exactly 32 bytes, and nothing around it. Public keys are read with it too.
 std::optional<Secret> DecodeKey(std::string_view text);
 // As DecodeKey, with white space allowed behind the key, as in a file.
