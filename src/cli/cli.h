@@ -19,5 +19,6 @@ void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddStopCommand(CLI::App& app, int& exit_code);
 void AddTuneCommand(CLI::App& app, int& exit_code);
 void AddCleanupCommand(CLI::App& app, int& exit_code);
+void AddKillSwitchCommand(CLI::App& app, int& exit_code);
 
 }  // namespace braid

@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "slowpath/nft.h"
@@ -69,6 +68,8 @@ absl::Status LoadKillSwitch(const std::string& state_dir) {
   return ReplaceTable(KillSwitchTable({devices->begin(), devices->end()}));
 }
 
+absl::Status ShutEverythingIn() { return ReplaceTable(KillSwitchTable({})); }
+
 absl::Status HoldKillSwitch(const std::string& state_dir) {
   const auto is_there = HasTable(KillSwitchTable({}));
   if (!is_there.ok()) return is_there.status();
@@ -85,6 +86,14 @@ absl::Status LiftKillSwitch(const std::string& state_dir) {
 
 bool IsKillSwitchKept(const std::string& state_dir) {
   return access(FileIn(state_dir).c_str(), F_OK) == 0;
+}
+
+absl::StatusOr<KillSwitchState> LookAtKillSwitch(const std::string& state_dir) {
+  auto devices = ReadDevices(state_dir);
+  if (!devices.ok()) return devices.status();
+  const auto is_loaded = HasTable(KillSwitchTable({}));
+  if (!is_loaded.ok()) return is_loaded.status();
+  return KillSwitchState{*std::move(devices), *is_loaded};
 }
 
 }  // namespace braid

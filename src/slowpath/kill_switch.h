@@ -2,9 +2,11 @@
 // daemon; the devices that it is for stand in a file.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace braid {
 
@@ -14,10 +16,18 @@ namespace braid {
                                             const std::string& device);
 // As it was when it was engaged last. OK where it never was, or was lifted since.
 [[nodiscard]] absl::Status LoadKillSwitch(const std::string& state_dir);
+// For no tunnel at all: nothing leaves but what carries braid's mark, until one is engaged.
+[[nodiscard]] absl::Status ShutEverythingIn();
 // Puts it back where somebody has taken it away, as by flushing all of nftables' rules.
 [[nodiscard]] absl::Status HoldKillSwitch(const std::string& state_dir);
 // For good. OK where there is none.
 [[nodiscard]] absl::Status LiftKillSwitch(const std::string& state_dir);
 bool IsKillSwitchKept(const std::string& state_dir);
+
+struct KillSwitchState {
+  std::set<std::string> kept_for;  // devices; none: it was never engaged, or was lifted
+  bool is_loaded = false;          // nothing leaves beside them now
+};
+[[nodiscard]] absl::StatusOr<KillSwitchState> LookAtKillSwitch(const std::string& state_dir);
 
 }  // namespace braid
