@@ -1,5 +1,7 @@
 // `braid kill-switch`: brings back at boot what keeps traffic from leaving beside the tunnel, and
 // shows it.
+#include "slowpath/kill_switch.h"
+
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
@@ -8,7 +10,6 @@
 #include "absl/strings/str_join.h"
 #include "cli/cli.h"
 #include "slowpath/config.h"
-#include "slowpath/kill_switch.h"
 
 namespace braid {
 namespace {
