@@ -65,10 +65,17 @@ class Installed(Machines):
         lines = self.machine.read(f"/proc/{pid}/status").splitlines()
         return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
+    def mounts(self, unit=UNIT):
+        """What it sees of the file system, "ro" or "rw" by mount point."""
+        pid = self.machine.property(unit, "MainPID")
+        lines = self.machine.read(f"/proc/{pid}/mountinfo").splitlines()
+        return {line.split()[4]: line.split()[5].split(",")[0] for line in lines}
+
 
 class Units(Installed):
     def test_all_that_a_client_does_with_the_rights_of_the_unit(self):
         self.set_up_machine(EVERYTHING_OF_A_CLIENT)
+        self.machine.uncover_kernel_settings()
         self.configure()
         self.server.start()
         self.start()
@@ -83,6 +90,10 @@ class Units(Installed):
         for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
             self.assertEqual(int(process[name], 16), granted, name)
         self.assertEqual((process["NoNewPrivs"], process["Seccomp"]), ("1", "2"))
+        mounts = self.mounts()
+        for path, wanted in (("/", "ro"), ("/etc/resolv.conf", "rw"), ("/proc/sys", "ro"),
+                             ("/proc/sys/net", "rw"), ("/var/lib/braid", "rw")):
+            self.assertEqual(mounts[path], wanted, path)
 
         status = self.status()
         self.assertEqual(status["warnings"], [])
@@ -193,6 +204,26 @@ control: {{socket: /run/braid/second.sock}}
             exposure = float(re.search(r"exposure level for \S+: ([\d.]+)", told)[1])
             self.assertLessEqual(exposure, 3.0, told)
 
+    def test_the_daemon_may_give_its_name_servers_to_the_resolver(self):
+        """To systemd-resolved, which asks polkit; its actions are declared here in its place."""
+        self.set_up_machine()
+        actions = "".join(f"""<action id="org.freedesktop.resolve1.{name}">
+            <defaults><allow_any>auth_admin</allow_any></defaults></action>""" for name in (
+                "set-dns-servers", "set-domains", "set-default-route", "set-dnssec"))
+        self.machine.write("/usr/share/polkit-1/actions/org.freedesktop.resolve1.policy",
+                           f"<policyconfig>{actions}</policyconfig>")
+        self.machine.run("systemctl", "start", "dbus")
+
+        def may(user, action):
+            return self.machine.run(
+                "setpriv", f"--reuid={user}", "--clear-groups", "sh", "-c",
+                'pkcheck --process $$ --action-id "$1"', "-", "org.freedesktop.resolve1." + action,
+                check=False).returncode == 0
+        for action in ("set-dns-servers", "set-domains", "set-default-route"):
+            self.assertTrue(may("braid", action), action)
+            self.assertFalse(may("nobody", action), action)
+        self.assertFalse(may("braid", "set-dnssec"))
+
     def test_the_drop_in_for_tuning(self):
         self.set_up_machine()
         self.configure()
@@ -266,13 +297,14 @@ class Package(Installed):
             mount -t tmpfs none "$1"
             mkdir "$1/changes" "$1/work" "$1/root"
             mount -t overlay -o lowerdir=/,upperdir="$1/changes",workdir="$1/work" none "$1/root"
+            mount -t proc proc "$1/root/proc"
             chroot "$1/root" dpkg --install "$2"
             chroot "$1/root" braid --version
             test -L "$1/root/etc/systemd/system/sysinit.target.wants/braid-kill-switch.service"
             chroot "$1/root" dpkg --purge braid
             echo "left:"
             cd "$1/changes"
-            find etc usr lib var/lib run -name '*braid*' ! -path 'var/lib/dpkg/*' ! -type c"""
+            find . -name '*braid*' ! -path './var/lib/dpkg/*' ! -type c"""
         self.set_up()
         folder = os.path.join(self.lab.folder, "image")
         os.mkdir(folder)
