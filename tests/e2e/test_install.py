@@ -91,8 +91,9 @@ class Units(Installed):
             self.assertEqual(int(process[name], 16), granted, name)
         self.assertEqual((process["NoNewPrivs"], process["Seccomp"]), ("1", "2"))
         mounts = self.mounts()
-        for path, wanted in (("/", "ro"), ("/etc/resolv.conf", "rw"), ("/proc/sys", "ro"),
-                             ("/proc/sys/net", "rw"), ("/var/lib/braid", "rw")):
+        for path, wanted in (("/", "ro"), ("/etc", "rw"), ("/etc/braid", "ro"),
+                             ("/proc/sys", "ro"), ("/proc/sys/net", "rw"),
+                             ("/var/lib/braid", "rw")):
             self.assertEqual(mounts[path], wanted, path)
 
         status = self.status()
@@ -121,6 +122,20 @@ class Units(Installed):
         self.eventually_through_the_tunnel()
         self.machine.run("systemctl", "stop", UNIT)
         self.assert_as_before(self.before, self.client_ns)
+
+    def test_a_resolv_conf_that_a_dhcp_client_replaces_is_written_again(self):
+        self.set_up_machine({"network": {"dns": {"servers": ["10.77.0.1"]}}})
+        self.configure()
+        self.server.start()
+        self.start()
+        self.eventually_through_the_tunnel()
+        self.machine.write("/etc/resolv.conf.new", "nameserver 10.20.1.253\n")
+        self.machine.run("mv", "/etc/resolv.conf.new", "/etc/resolv.conf")
+        eventually(lambda: "nameserver 10.77.0.1\n" in self.machine.read("/etc/resolv.conf"), 20,
+                   "it is braid's again", 0.1)
+        self.machine.run("systemctl", "stop", UNIT)
+        self.assertEqual(self.machine.read("/etc/resolv.conf"), "nameserver 10.20.1.253\n")
+        self.assertEqual(self.machine.property("braid-resolv-conf.path", "Result"), "success")
 
     def test_without_the_right_to_load_programs_workers_hand_packets_over(self):
         """Both capabilities are needed for what they are said to be."""
