@@ -15,8 +15,9 @@ import machine
 import natives
 from daemon import merged
 from lab import eventually, run
+from lab_test import LabTest
 from machine import Machine
-from test_host_network import DIRECT, FAR, Machines, seen_as, SERVER
+from test_host_network import FAR, Machines, seen_as, SERVER
 
 UNIT = "braid@office"
 # Of <linux/capability.h>.
@@ -210,10 +211,13 @@ control: {{socket: /run/braid/second.sock}}
 
     def test_units_are_sound_and_not_exposed(self):
         self.set_up_machine()
+        paths = {unit: self.machine.property(unit.replace("@", UNIT[5:]), "FragmentPath")
+                 for unit in ("braid@.service", "braid-kill-switch.service",
+                              "braid-resolv-conf.path", "braid-resolv-conf.service")}
+        done = self.machine.run("systemd-analyze", "verify", *paths.values(), check=False)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
         for unit in ("braid@.service", "braid-kill-switch.service"):
-            path = self.machine.property(unit.replace("@", UNIT[5:]), "FragmentPath")
-            done = self.machine.run("systemd-analyze", "verify", path, check=False)
-            self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+            path = paths[unit]
             told = self.machine.run("systemd-analyze", "security", "--offline=true", "--no-pager",
                                     path).stdout
             exposure = float(re.search(r"exposure level for \S+: ([\d.]+)", told)[1])
@@ -257,6 +261,31 @@ control: {{socket: /run/braid/second.sock}}
         self.assertEqual(self.main_process()["Cpus_allowed_list"], "0")
         self.machine.run("systemctl", "stop", UNIT)
         self.assertEqual(offload(), "off")
+
+
+class Files(LabTest):
+    beside_others = True
+
+    def test_meson_installs_what_the_package_does(self):
+        packaged = run("dpkg-deb", "--contents", machine.package()).stdout
+        options = json.loads(run("meson", "introspect", "--buildoptions", natives.BUILD).stdout)
+        prefix = next(one["value"] for one in options if one["name"] == "prefix")
+        folder = os.path.join(self.lab.folder, "installed")
+        run("meson", "install", "-C", natives.BUILD, "--no-rebuild", "--destdir", folder)
+        installed = {re.sub(r"\.gz$", "", os.path.join(path, name)).removeprefix(folder)
+                     for path, _, names in os.walk(folder) for name in names}
+        # Where a distribution has places of its own.
+        moved = {"/usr/share/zsh/vendor-completions": prefix + "/share/zsh/site-functions",
+                 "/lib/systemd/system": prefix + "/lib/systemd/system"}
+        for path in re.findall(r"(?m)^-.* \.(/\S+)$", packaged):
+            path = re.sub(r"\.gz$", "", path)
+            if os.path.basename(path) in ("changelog", "copyright"):
+                continue
+            place, name = os.path.split(path)
+            place = moved.get(place, re.sub("^/usr(?=/)", prefix, place))
+            self.assertIn(os.path.join(place, name), installed)
+        with open(f"{folder}{prefix}/lib/systemd/system/braid@.service", encoding="utf-8") as file:
+            self.assertIn(f"ExecStart={prefix}/bin/braid run", file.read())
 
 
 class Package(Installed):
