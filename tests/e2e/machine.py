@@ -79,7 +79,8 @@ class Machine:
         self._wait_booted()
 
     def run(self, *command, **options):
-        return run("nsenter", "--target", self._leader, "--all", "--wd=/", "--", *command, **options)
+        return run("nsenter", "--target", self._leader, "--all", "--wd=/", "--", *command,
+                   **options)
 
     def uncover_kernel_settings(self):
         """/proc/sys is one writable mount then, as on machines that are no containers. What is
