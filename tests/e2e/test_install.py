@@ -5,7 +5,7 @@ is left when it goes.
          (the LAN)       └─────── braid0 ──────┘
                               provider ── far 10.40.1.2, fd40::2, sees who comes
 
-The client is a machine of its own (machine.py): what systemd enforces there is enforced.
+The client, or the server, is a machine of its own (machine.py): what systemd enforces is enforced.
 """
 import json
 import os
@@ -29,19 +29,21 @@ EVERYTHING_OF_A_CLIENT = {"network": {
 
 
 class Installed(Machines):
-    def set_up_machine(self, client=None, package=None):
+    def set_up_machine(self, client=None, of="client"):
         self.set_up(client=client)
-        self.machine = Machine(self.client_ns)
-        self.machine.install(package or machine.package())
-        self.before = self.state(self.client_ns)
+        self.daemon, self.key = {"client": (self.client, self.tunnel.branch),
+                                 "server": (self.server, self.tunnel.hub)}[of]
+        self.machine = Machine(self.daemon.ns)
+        self.machine.install(machine.package())
+        self.before = self.state(self.daemon.ns)
 
     def configure(self, name="office", extra=None):
         """As whoever runs the machine would: by root, with a key that only root may read."""
-        config = merged(merged(self.client.config, {
+        config = merged(merged(self.daemon.config, {
             "security": {"state_dir": None, "private_key_file": name + ".key"}, "control": None}),
             extra)
         self.machine.write(f"/etc/braid/{name}.json", json.dumps(config))
-        self.machine.write(f"/etc/braid/{name}.key", self.tunnel.branch.private + "\n", 0o600)
+        self.machine.write(f"/etc/braid/{name}.key", self.key.private + "\n", 0o600)
 
     def start(self, unit=UNIT):
         done = self.machine.run("systemctl", "start", unit, check=False)
@@ -49,7 +51,7 @@ class Installed(Machines):
 
     def state(self, ns):
         state = super().state(ns)
-        if ns is self.client_ns:
+        if ns is self.machine.ns:
             state["the machine's resolv.conf"] = self.machine.read("/etc/resolv.conf")
         return state
 
@@ -108,6 +110,20 @@ class Units(Installed):
                       self.machine.run("braid", "kill-switch", "status").stdout)
         self.machine.run("braid", "cleanup", "--all")
         self.assert_as_before(self.before, self.client_ns)
+
+    def test_all_that_a_server_does_with_the_rights_of_the_unit(self):
+        self.set_up_machine(of="server")
+        self.machine.uncover_kernel_settings()
+        self.configure()
+        self.start()
+        self.client.start()
+        self.eventually_through_the_tunnel()
+        status = self.status()
+        self.assertEqual(status["warnings"], [])
+        self.assertEqual((status["io"], status["offloads"]["steering"]),
+                         (self.client.status()["io"], "bpf" if os.cpu_count() > 1 else "ring"))
+        self.machine.run("systemctl", "stop", UNIT)
+        self.assert_as_before(self.before, self.server_ns)
 
     def test_a_crash_is_cleaned_up_after_and_another_start_follows(self):
         self.set_up_machine({"network": {"dns": {"servers": ["10.77.0.1"]}}})
@@ -301,6 +317,7 @@ class Package(Installed):
 
     def test_installed_upgraded_removed_and_purged(self):
         self.set_up(client=EVERYTHING_OF_A_CLIENT)
+        self.daemon, self.key = self.client, self.tunnel.branch
         self.machine = Machine(self.client_ns)
         before, traces = self.state(self.client_ns), self.traces()
         package = machine.package()
