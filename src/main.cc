@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   braid::AddReloadCommand(app, exit_code);
   braid::AddTuneCommand(app, exit_code);
   braid::AddCleanupCommand(app, exit_code);
+  braid::AddKillSwitchCommand(app, exit_code);
   app.footer("Help on a command: braid COMMAND --help");  // last, or commands inherit it
 
   try {

@@ -15,14 +15,14 @@ int Check(const std::string& file) {
   LoadedConfig loaded = LoadConfig(file, ProcessEnvironment());
   CheckKeyFiles(loaded);
   for (const Mistake& mistake : loaded.mistakes) {
-    std::cerr << DescribeMistake(file, mistake) << '\n';
+    std::cerr << DescribeMistake(loaded.file, mistake) << '\n';
   }
   for (Mistake warning : loaded.warnings) {
     warning.what.insert(0, "warning: ");
-    std::cerr << DescribeMistake(file, warning) << '\n';
+    std::cerr << DescribeMistake(loaded.file, warning) << '\n';
   }
   if (!loaded.mistakes.empty()) return 1;
-  std::cout << file << ": ok\n";
+  std::cout << loaded.file << ": ok\n";
   return 0;
 }
 
@@ -31,7 +31,9 @@ int Check(const std::string& file) {
 void AddCheckCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("check", "Validate a configuration and its key files");
   const auto file = std::make_shared<std::string>();
-  command->add_option("--config,-c", *file, "The configuration, .json, .yaml or .yml")
+  command
+      ->add_option("--config,-c", *file,
+                   "The configuration, .json, .yaml or .yml; the extension may be left out")
       ->required()
       ->type_name("FILE");
   command->callback([file, &exit_code] { exit_code = Check(*file); });

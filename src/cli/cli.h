@@ -27,5 +27,6 @@ void AddStopCommand(CLI::App& app, int& exit_code);
 void AddReloadCommand(CLI::App& app, int& exit_code);
 void AddTuneCommand(CLI::App& app, int& exit_code);
 void AddCleanupCommand(CLI::App& app, int& exit_code);
+void AddKillSwitchCommand(CLI::App& app, int& exit_code);
 
 }  // namespace braid

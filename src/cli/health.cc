@@ -10,7 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/health_view.h"
-#include "cli/status_view.h"
+#include "cli/tint.h"
 #include "slowpath/control_client.h"
 
 namespace braid {

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "cli/text_layout.h"
+#include "cli/tint.h"
 
 namespace braid {
 namespace {
@@ -25,9 +26,9 @@ std::string Shown(const std::string& status) {
   return status == "failed" ? "FAILED" : status;
 }
 
-std::string Tinted(const std::string& status, const std::string& text) {
-  const char* code = status == "ok" ? "32" : status == "degraded" ? "33" : "31";
-  return "\x1b[" + std::string(code) + "m" + text + "\x1b[0m";
+Tint TintOf(const std::string& status) {
+  if (status == "ok") return Tint::kGood;
+  return status == "degraded" ? Tint::kFair : Tint::kBad;
 }
 
 std::string Row(const std::string& name, const Json& component, bool colour) {
@@ -41,7 +42,7 @@ std::string Row(const std::string& name, const Json& component, bool colour) {
     line = Wrap(head + shown + padding, std::string(kNameColumns + kStatusColumns, ' '), why);
   }
   // The status begins behind the name, whose bytes may be more than its columns.
-  if (colour) line.replace(head.size(), shown.size(), Tinted(status, shown));
+  line.replace(head.size(), shown.size(), Tinted(colour, TintOf(status), shown));
   return line;
 }
 

@@ -66,7 +66,7 @@ absl::Status Tuner::Prepare() {
   if (!arguments_.config.empty()) {
     LoadedConfig loaded = LoadConfig(arguments_.config, ProcessEnvironment());
     for (const Mistake& mistake : loaded.mistakes) {
-      std::cerr << DescribeMistake(arguments_.config, mistake) << '\n';
+      std::cerr << DescribeMistake(loaded.file, mistake) << '\n';
     }
     if (!loaded.config) return absl::InvalidArgumentError("the configuration has mistakes");
     config = *std::move(loaded.config);

@@ -540,14 +540,30 @@ std::optional<ConfigFormat> FormatOf(const std::filesystem::path& path) {
   return std::nullopt;
 }
 
+// An instance of a service is told its name only, not in which language it is configured.
+absl::StatusOr<std::string> FindConfigFile(const std::string& path) {
+  std::error_code error;
+  if (FormatOf(path) || std::filesystem::exists(path, error)) return path;
+  std::vector<std::string> found;
+  for (const char* extension : {".yaml", ".yml", ".json"}) {
+    if (std::filesystem::exists(path + extension, error)) found.push_back(path + extension);
+  }
+  if (found.size() == 1) return found.front();
+  if (found.empty()) {
+    return absl::NotFoundError(absl::StrCat("there is no ", path, ".yaml, .yml or .json"));
+  }
+  return absl::FailedPreconditionError(absl::StrCat("could be ", found[0], " as well as ", found[1],
+                                                    ": move one of them away, or name the other"));
+}
+
 absl::Status FirstMistake(const LoadedConfig& loaded) {
   const Mistake& first = loaded.mistakes.front();
   const std::string where = first.pointer.empty() ? "the path" : first.pointer.substr(1);
   return absl::InvalidArgumentError(absl::Utf8SafeCHexEscape(where) + " " + first.what);
 }
 
-LoadedConfig Failed(std::string what) {
-  LoadedConfig loaded;
+LoadedConfig Failed(const std::string& file, std::string what) {
+  LoadedConfig loaded{.file = file};
   loaded.mistakes.push_back({.what = std::move(what)});
   return loaded;
 }
@@ -607,14 +623,18 @@ LoadedConfig ParseConfig(std::string_view text, ConfigFormat format, const std::
 }
 
 LoadedConfig LoadConfig(const std::string& path, const Environment& environment) {
-  const auto format = FormatOf(path);
-  if (!format) return Failed("must end in .json, .yaml or .yml, which tells how to read it");
-  const absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxConfigBytes, FilePrivacy::kAny);
-  if (!text.ok()) return Failed(std::string(text.status().message()));
+  const absl::StatusOr<std::string> file = FindConfigFile(path);
+  if (!file.ok()) return Failed(path, std::string(file.status().message()));
+  const auto format = FormatOf(*file);
+  if (!format) return Failed(*file, "must end in .json, .yaml or .yml, which tells how to read it");
+  const absl::StatusOr<std::string> text = ReadSmallFile(*file, kMaxConfigBytes, FilePrivacy::kAny);
+  if (!text.ok()) return Failed(*file, std::string(text.status().message()));
   std::error_code error;
-  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
-  if (error) return Failed("is relative to a folder that is gone");
-  return ParseConfig(*text, *format, absolute.parent_path().string(), environment);
+  const std::filesystem::path absolute = std::filesystem::absolute(*file, error);
+  if (error) return Failed(*file, "is relative to a folder that is gone");
+  LoadedConfig loaded = ParseConfig(*text, *format, absolute.parent_path().string(), environment);
+  loaded.file = *file;
+  return loaded;
 }
 
 }  // namespace braid

@@ -180,6 +180,7 @@ struct KeyFileUse {
 };
 
 struct LoadedConfig {
+  std::string file;              // that was read; empty for a text
   std::optional<Config> config;  // nothing when there is any mistake
   std::vector<Mistake> mistakes;
   std::vector<Mistake> warnings;
@@ -196,7 +197,8 @@ Environment ProcessEnvironment();
 
 enum class ConfigFormat : uint8_t { kJson, kYaml };
 
-// Reads the file, whose extension tells the format: .json, .yaml or .yml.
+// Reads the file, whose extension tells the format: .json, .yaml or .yml. A path without one stands
+// for the one file that is called so but for its extension.
 [[nodiscard]] LoadedConfig LoadConfig(const std::string& path, const Environment& environment);
 
 // The same for a text; `folder` is where relative file names begin.

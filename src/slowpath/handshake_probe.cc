@@ -9,7 +9,6 @@
 
 #include "absl/status/status.h"
 #include "base/limits.h"
-#include "io/own_mark.h"
 #include "io/udp.h"
 #include "slowpath/cookie.h"
 
@@ -32,7 +31,6 @@ absl::StatusOr<UdpSocket> Connect(const HandshakeQuestion& question) {
       question.local.is_set() ? question.local : AnyAddressOf(question.remote.address.family);
   options.interface = question.interface;
   options.coalesce = false;
-  options.mark = kOwnMark;
   auto socket = OpenUdp(options);
   if (!socket.ok()) return socket.status();
   sockaddr_storage address;

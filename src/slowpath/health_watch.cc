@@ -19,7 +19,7 @@ std::string ProblemOf(const StatusSources& sources, const PeerPath& path, size_t
 }
 
 HealthInputs::PeerView SeePeer(const StatusSources& sources, const Peer& peer) {
-  HealthInputs::PeerView view{peer.name, peer.established(), {}};
+  HealthInputs::PeerView view{peer.config.name, peer.established(), {}};
   const BondGauges* bond = sources.workers.BondOf(peer.slot);
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     const PeerPath& path = peer.paths[id];
@@ -69,7 +69,7 @@ HealthInputs HealthWatch::See(const StatusSources& sources, std::string network_
   inputs.slow_path_lag_ns = LagAt(sources.now_ns);
   inputs.is_client = sources.config.role == Role::kClient;
   if (inputs.is_client) {
-    for (const auto& peer : sources.peers.all()) inputs.peers.push_back(SeePeer(sources, *peer));
+    for (const Peer* peer : sources.peers.all()) inputs.peers.push_back(SeePeer(sources, *peer));
   }
   inputs.network_problem = std::move(network_problem);
   const ProcessUsage usage = UsageOfThisProcess();

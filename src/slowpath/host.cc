@@ -53,7 +53,19 @@ bool IsMountPoint(const std::string& path) {
          file.stx_mnt_id != folder.stx_mnt_id;
 }
 
+// What can be put in its place neither: an ordinary user may be allowed to write the file, but
+// hardly ever to change the folder.
+bool IsWrittenInPlace(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return IsMountPoint(path) || access(folder.c_str(), W_OK) != 0;
+}
+
 absl::Status WriteInPlace(const std::string& path, const std::string& contents) {
+  std::error_code error;
+  if (std::filesystem::is_symlink(path, error)) {
+    return absl::FailedPreconditionError(
+        path + " is a link, and this user may not put a file in its place: make it a file");
+  }
   const UniqueFd fd(open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return absl::ErrnoToStatus(errno, path);
   for (size_t done = 0; done < contents.size();) {
@@ -66,7 +78,7 @@ absl::Status WriteInPlace(const std::string& path, const std::string& contents) 
 
 absl::Status PutFile(const std::string& path, const std::string& contents,
                      FileAttributes attributes) {
-  if (IsMountPoint(path)) return WriteInPlace(path, contents);
+  if (IsWrittenInPlace(path)) return WriteInPlace(path, contents);
   attributes.temporary_suffix = kTemporarySuffix;
   return WithPath(path, ReplaceSmallFile(path, contents, attributes));
 }
@@ -88,7 +100,8 @@ bool IsOurs(const ReplacedFile& file) {
   if (!now.ok()) return false;
   if (*now == file.ours) return true;
   // What cannot be replaced in one step may have been left half written.
-  return IsMountPoint(file.path) && (file.ours.starts_with(*now) || file.before.starts_with(*now));
+  return IsWrittenInPlace(file.path) &&
+         (file.ours.starts_with(*now) || file.before.starts_with(*now));
 }
 
 bool IsAsBefore(const ReplacedFile& file) {

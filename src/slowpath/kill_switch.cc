@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "slowpath/nft.h"
@@ -69,6 +68,14 @@ absl::StatusOr<std::optional<NftTable>> KeptKillSwitch(const std::string& state_
   return KillSwitchTable({devices->begin(), devices->end()});
 }
 
+absl::Status LoadKillSwitch(const std::string& state_dir) {
+  const auto kept = KeptKillSwitch(state_dir);
+  if (!kept.ok() || !*kept) return kept.status();
+  return ReplaceTable(**kept);
+}
+
+absl::Status ShutEverythingIn() { return ReplaceTable(KillSwitchTable({})); }
+
 // The table first: as long as the file is there, another attempt knows what is to be done.
 absl::Status LiftKillSwitch(const std::string& state_dir) {
   if (absl::Status status = RemoveTable(KillSwitchTable({})); !status.ok()) return status;
@@ -79,6 +86,14 @@ absl::Status LiftKillSwitch(const std::string& state_dir) {
 
 bool IsKillSwitchKept(const std::string& state_dir) {
   return access(FileIn(state_dir).c_str(), F_OK) == 0;
+}
+
+absl::StatusOr<KillSwitchState> LookAtKillSwitch(const std::string& state_dir) {
+  auto devices = ReadDevices(state_dir);
+  if (!devices.ok()) return devices.status();
+  const auto is_loaded = HasTable(KillSwitchTable({}));
+  if (!is_loaded.ok()) return is_loaded.status();
+  return KillSwitchState{*std::move(devices), *is_loaded};
 }
 
 }  // namespace braid

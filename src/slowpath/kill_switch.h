@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -18,8 +19,18 @@ namespace braid {
 // The table as it was engaged last, also where somebody has taken it away, as by flushing all of
 // nftables' rules. Nothing where it never was, or was lifted since.
 absl::StatusOr<std::optional<NftTable>> KeptKillSwitch(const std::string& state_dir);
+// Loads that. OK where there is none.
+[[nodiscard]] absl::Status LoadKillSwitch(const std::string& state_dir);
+// For no tunnel at all: nothing leaves but what carries braid's mark, until one is engaged.
+[[nodiscard]] absl::Status ShutEverythingIn();
 // For good. OK where there is none.
 [[nodiscard]] absl::Status LiftKillSwitch(const std::string& state_dir);
 bool IsKillSwitchKept(const std::string& state_dir);
+
+struct KillSwitchState {
+  std::set<std::string> kept_for;  // devices; none: it was never engaged, or was lifted
+  bool is_loaded = false;          // nothing leaves beside them now
+};
+[[nodiscard]] absl::StatusOr<KillSwitchState> LookAtKillSwitch(const std::string& state_dir);
 
 }  // namespace braid

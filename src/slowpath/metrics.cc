@@ -207,9 +207,9 @@ void AddPeers(const StatusSources& sources, Families& to) {
   const PeerDetail detail = DetailFor(sources.peers.all().size());
   if (detail == PeerDetail::kNone) return;
   const bool in_detail = detail == PeerDetail::kAll;
-  for (const auto& peer : sources.peers.all()) {
+  for (const Peer* peer : sources.peers.all()) {
     if (!IsKnown(*peer)) continue;
-    const std::string name = Utf8(peer->name);
+    const std::string name = Utf8(peer->config.name);
     AddPeer(sources, *peer, in_detail, name, to);
     if (!in_detail) continue;
     for (size_t id = 0; id < peer->paths.size(); ++id) {

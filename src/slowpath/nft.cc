@@ -229,7 +229,9 @@ NftTable KillSwitchTable(const std::vector<std::string>& tunnel_devices) {
   TableWriter table({"inet", std::string(kOwnTablePrefix) + "kill_switch", ""});
   table.Chain("output", "filter", kFilterPriority, "drop");
   table.Rule("output", Json::array({Match(Meta("oifname"), "lo"), kAccept}));
-  table.Rule("output", Json::array({Match(Meta("oifname"), DevicesOf(tunnel_devices)), kAccept}));
+  if (!tunnel_devices.empty()) {
+    table.Rule("output", Json::array({Match(Meta("oifname"), DevicesOf(tunnel_devices)), kAccept}));
+  }
   table.Rule("output", Json::array({Match(Meta("mark"), kOwnMark), kAccept}));
   for (const auto& [protocol, from, to] :
        {std::tuple{"ipv4", 68, 67}, std::tuple{"ipv6", 546, 547}}) {
@@ -242,6 +244,7 @@ NftTable KillSwitchTable(const std::vector<std::string>& tunnel_devices) {
   table.Rule("output", Json::array({Match(Payload("icmpv6", "type"), SetOf(types)), kAccept}));
   // What hosts behind this machine send leaves through the tunnel or not at all.
   table.Chain("forward", "filter", kFilterPriority, "drop");
+  if (tunnel_devices.empty()) return table.Take();
   table.Rule("forward", Json::array({Match(Meta("oifname"), DevicesOf(tunnel_devices)), kAccept}));
   table.Rule("forward",
              Json::array({Match(Meta("iifname"), DevicesOf(tunnel_devices)), kIsAnswer, kAccept}));

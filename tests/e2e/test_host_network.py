@@ -279,6 +279,46 @@ class HostNetwork(Machines):
         self.assertIn("the kill switch is off", self.cleanup("--all"))
         self.assert_as_before(before, self.client_ns)
 
+    def kill_switch(self, verb, check=True):
+        return self.client_ns.run(natives.braid(), "kill-switch", verb, "--state-dir",
+                                  self.client.config["security"]["state_dir"], check=check)
+
+    def test_the_kill_switch_is_loaded_again_at_boot(self):
+        self.set_up(client={"network": {"kill_switch": True}})
+        self.assertEqual(self.kill_switch("load").stderr, "")
+        self.assertEqual(self.kill_switch("status").stdout, "off\n")
+        self.assertEqual(seen_as(self.client_ns, FAR[4]), DIRECT[4], "nothing was kept yet")
+        self.tunnel.start()
+        self.assertEqual(self.kill_switch("status").stdout, "on: nothing leaves beside braid0\n")
+        self.client.kill()
+        eventually(lambda: "braid0" not in self.client_ns.devices(), 2)
+        # A restart of the machine leaves of the tables nothing, and of the file all.
+        self.client_ns.run("nft", "flush", "ruleset")
+        told = self.kill_switch("status", check=False)
+        self.assertEqual((told.returncode, told.stdout[:8]), (1, "missing:"))
+        self.assertEqual(self.kill_switch("load").stderr, "")
+        for family in (4, 6):
+            self.assertIsNone(seen_as(self.client_ns, FAR[family], 1))
+        self.client.start()
+        self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
+
+    def test_a_damaged_kill_switch_shuts_everything_in(self):
+        self.set_up(client={"network": {"kill_switch": True}})
+        self.tunnel.start()
+        self.client.kill()
+        self.client_ns.run("nft", "flush", "ruleset")
+        with open(os.path.join(self.client.config["security"]["state_dir"], "kill-switch.json"),
+                  "w", encoding="ascii") as file:
+            file.write('{"version":')
+        told = self.kill_switch("load", check=False)
+        self.assertEqual(told.returncode, 1)
+        self.assertIn("kill-switch.json: is damaged", told.stderr)
+        self.assertIn("nothing at all leaves", told.stderr)
+        for family in (4, 6):
+            self.assertIsNone(seen_as(self.client_ns, FAR[family], 1))
+        self.client.start()
+        self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
+
 
 class FaultsOfBringUp(Machines):
     """Killed at every step, and each step failing: of rtnetlink and nftables, of settings, of the

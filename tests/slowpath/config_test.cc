@@ -960,6 +960,20 @@ TEST_F(ConfigFileTest, ExtensionTellsTheFormat) {
   ExpectOneMistake(LoadConfig(Write("a.conf", Server().dump()), {}), "", ".json");
 }
 
+TEST_F(ConfigFileTest, TheExtensionMayBeLeftOut) {
+  ExpectOneMistake(LoadConfig(folder_ + "/office", {}), "", "office.yaml, .yml or .json");
+  const std::string file = Write("office.json", Server().dump());
+  const LoadedConfig loaded = LoadConfig(folder_ + "/office", {});
+  EXPECT_TRUE(loaded.config.has_value());
+  EXPECT_EQ(loaded.file, file);
+  // A name may have a dot in it.
+  Write("site.a.yml", kServerYaml);
+  EXPECT_EQ(LoadConfig(folder_ + "/site.a", {}).file, folder_ + "/site.a.yml");
+  Write("office.yaml", kServerYaml);
+  ExpectOneMistake(LoadConfig(folder_ + "/office", {}), "", "could be");
+  EXPECT_TRUE(LoadConfig(file, {}).config.has_value());
+}
+
 TEST_F(ConfigFileTest, UnreadableFilesAreMistakes) {
   ExpectOneMistake(LoadConfig(folder_ + "/none.json", {}), "", "No such file");
   std::filesystem::create_directory(folder_ + "/folder.json");
