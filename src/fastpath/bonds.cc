@@ -39,7 +39,8 @@ Bonds::Bonds(WorkerState& state, Trains& trains)
       places_(state.options.max_peers),
       bonds_(state.options.max_peers),
       shown_(state.options.max_peers),
-      timers_(state.options.max_peers) {}
+      timers_(state.options.max_peers),
+      shaper_(memory_.slab, state.options.max_peers, state.options.index) {}
 
 Bond& Bonds::Take(PeerSlot peer) {
   Bond*& bond = bonds_[peer];
@@ -65,6 +66,14 @@ void Bonds::SetOptions(const BondOptions& options) {
   }
 }
 
+void Bonds::SetLimits(ThrottleWay* way) {
+  shaper_.SetLimits(way, state_.now_ns);
+  for (PeerSlot peer = 0; peer < bonds_.size(); ++peer) {
+    if (!state_.HasBond(peer)) continue;
+    OnPathsChanged(peer, *state_.sessions[peer]);
+  }
+}
+
 void Bonds::SetMode(PeerSlot peer, std::optional<BondingMode> mode) {
   modes_[peer] = mode;
   if (bonds_[peer] == nullptr) return;
@@ -84,7 +93,7 @@ void Bonds::OnPathsChanged(PeerSlot peer, Session& session) {
                                 [](const PathState& path) { return path.up; });
   const bool can = session.send_keypair != nullptr && session.send_keypair->bonds;
   if (!can && session.bonded) SetBonded(peer, session, false);
-  if (can && up > 1) SetBonded(peer, session, true);
+  if (can && (up > 1 || shaper_.Limits(peer))) SetBonded(peer, session, true);
   Bond* bond = Find(peer);
   if (bond == nullptr) return;
   for (uint8_t path = 0; path < kMaxPaths; ++path) {
@@ -114,7 +123,7 @@ void Bonds::SetBonded(PeerSlot peer, Session& session, bool bonded) {
 void Bonds::Review(PeerSlot peer, Bond& bond) {
   Session& session = *state_.sessions[peer];
   if (session.send_keypair == nullptr || !session.send_keypair->bonds) return;
-  const bool must = bond.sender.all_bonded();
+  const bool must = bond.sender.all_bonded() || shaper_.Limits(peer);
   const bool several = bond.sender.usable_paths() > 1;
   if (session.bonded) {
     const bool quiet = state_.now_ns >= bond.sender.active_until_ns() + kQuietNs;
@@ -137,6 +146,7 @@ void Bonds::NoteDirect(PeerSlot peer) {
 
 void Bonds::OnSessionEnd(PeerSlot peer) {
   if (Bond* bond = Find(peer)) bond->sender.Clear();
+  shaper_.Clear(peer);
 }
 
 void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
@@ -145,6 +155,7 @@ void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
   const uint32_t flow_hash = FlowHash(packet);
   const TrafficClass traffic_class = ClassOf(segmenter);
   const uint8_t flags = segmenter.partial_checksum() ? kFlagPartialChecksum : 0;
+  const bool limited = shaper_.Limits(peer);
   uint64_t packets = 0;
   uint64_t bytes = 0;
   for (MutableBytes segment = segmenter.Next(); !segment.empty(); segment = segmenter.Next()) {
@@ -159,6 +170,11 @@ void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
     slot.flags = flags;
     slot.flow_hash = flow_hash;
     slot.traffic_class = traffic_class;
+    if (limited && !shaper_.Pass(peer, segment.size(), state_.now_ns)) {
+      state_.drops.Count(Drop::throttled_tx,
+                         shaper_.Enqueue(peer, id, DelaysOf(peer), state_.now_ns));
+      continue;
+    }
     bond.sender.Enqueue(id, state_.now_ns);
     ++packets;
     bytes += segment.size();
@@ -167,6 +183,23 @@ void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
   session.tx_bytes.Add(bytes);
   session.last_tx_ns.store(state_.now_ns, std::memory_order_relaxed);
   Touch(peer);
+}
+
+void Bonds::ReleaseShaped() {
+  const size_t dropped = shaper_.Run(state_.now_ns, [this](PeerSlot peer, SlotId id) {
+    Session& session = *state_.sessions[peer];
+    session.tx_packets.Add(1);
+    session.tx_bytes.Add(memory_.slab[id].bytes);
+    bonds_[peer]->sender.Enqueue(id, state_.now_ns);
+    Touch(peer);
+  });
+  state_.drops.Count(Drop::throttled_tx, dropped);
+}
+
+Shaper::Delays Bonds::DelaysOf(PeerSlot peer) const {
+  if (bonds_[peer] == nullptr) return {};
+  const FairQueue& queue = bonds_[peer]->sender.queue();
+  return {queue.target_ns(), queue.interval_ns()};
 }
 
 TrafficClass Bonds::ClassOf(const Segmenter& segmenter) const {

@@ -97,9 +97,10 @@ void Worker::Run() {
   state_.backend.reset();
 }
 
-// Until the next bond is due. While any is, each batch has read the time.
+// Until the next bond is due, or what waits for a limit. While any is, each batch has read the
+// time.
 DurationNs Worker::SleepTime() const {
-  const TimeNs due_ns = bonds_.NextDue();
+  const TimeNs due_ns = std::min(bonds_.NextDue(), receiver_.NextDue());
   if (due_ns <= state_.now_ns) return 0;
   return std::min(due_ns - state_.now_ns, kSleepNs);
 }
@@ -175,6 +176,7 @@ void Worker::CarryOut(const Command& command) {
       if (session->send_keypair == command.keypair) {
         session->send_keypair = nullptr;
         bonds_.OnSessionEnd(command.peer);
+        receiver_.OnSessionEnd(command.peer);
       }
       state_.sessions_by_index.Erase(command.keypair->local_index);
       break;
@@ -199,6 +201,11 @@ void Worker::CarryOut(const Command& command) {
       break;
     case Command::Type::kSetBond:
       bonds_.SetOptions(command.bond);
+      break;
+    case Command::Type::kSetThrottle:
+      state_.throttle = command.throttle;
+      bonds_.SetLimits(command.throttle == nullptr ? nullptr : &command.throttle->tx);
+      receiver_.SetLimits(command.throttle == nullptr ? nullptr : &command.throttle->rx);
       break;
     case Command::Type::kSetPeerMode:
       if (state_.HasBond(command.peer)) bonds_.SetMode(command.peer, command.mode);
@@ -264,6 +271,10 @@ void Worker::FinishBatch() {
   if (bonds_.NextDue() != kNever) {
     BeginBatch();
     bonds_.Run([this](PeerSlot peer, Bond& bond) { receiver_.DeliverReady(peer, bond); });
+  }
+  if (receiver_.NextDue() != kNever) {
+    BeginBatch();
+    receiver_.DeliverShaped();
   }
   trains_.Close();
   receiver_.FinishWrites();
