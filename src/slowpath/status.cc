@@ -10,6 +10,7 @@
 #include "slowpath/key_file.h"
 #include "slowpath/net_setup.h"
 #include "slowpath/path_commands.h"
+#include "slowpath/throttle_commands.h"
 
 namespace braid {
 namespace {
@@ -83,6 +84,10 @@ Json DescribePath(const StatusSources& sources, const Peer& peer, size_t id) {
   return json;
 }
 
+const ThrottleConfig& ThrottleOf(const StatusSources& sources) {
+  return sources.throttle == nullptr ? sources.config.throttle : *sources.throttle;
+}
+
 Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   const auto totals = sources.workers.TrafficOf(peer.slot);
   Json json;
@@ -100,6 +105,9 @@ Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   json["tx_packets"] = totals.tx_packets;
   if (const BondGauges* bond = sources.workers.BondOf(peer.slot)) {
     json["bond"] = DescribeBond(*bond);
+  }
+  if (auto throttle = DescribePeerThrottle(ThrottleOf(sources), peer, sources.workers)) {
+    json["throttle"] = std::move(*throttle);
   }
   json["paths"] = Json::array();
   for (size_t id = 0; id < peer.paths.size(); ++id) {
@@ -158,6 +166,7 @@ Json DescribeStatus(const StatusSources& sources) {
   for (const IpPrefix& prefix : config.network.addresses) {
     json["network"]["addresses"].push_back(prefix.ToString());
   }
+  json["throttle"] = DescribeLimits(ThrottleOf(sources).total);
   json["warnings"] = sources.warnings;
   json["peers"] = Json::array();
   for (const auto& peer : sources.peers.all())

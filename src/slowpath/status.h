@@ -31,6 +31,7 @@ struct StatusSources {
   TimeNs now_ns;
   const ClientPaths* paths;  // nullptr: of a server
   const PathQuotas& quotas;
+  const ThrottleConfig* throttle = nullptr;  // as commands have changed it; nullptr: as configured
 };
 
 nlohmann::ordered_json DescribeStatus(const StatusSources& sources);
