@@ -15,6 +15,7 @@ void AddPubkeyCommand(CLI::App& app, int& exit_code);
 void AddStatusCommand(CLI::App& app, int& exit_code);
 void AddPathCommand(CLI::App& app, int& exit_code);
 void AddModeCommand(CLI::App& app, int& exit_code);
+void AddThrottleCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddStopCommand(CLI::App& app, int& exit_code);
 void AddTuneCommand(CLI::App& app, int& exit_code);
