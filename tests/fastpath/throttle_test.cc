@@ -1,5 +1,5 @@
-// Limits of rates in real workers: what is too much waits and comes at its rate, both ways, no other
-// peer notices, and nobody but a peer itself can make it wait.
+// Limits of rates in real workers: what is too much waits and comes at its rate, both ways, no
+// other peer notices, and nobody but a peer itself can make it wait.
 #include "fastpath/throttle.h"
 
 #include <gtest/gtest.h>
@@ -182,8 +182,8 @@ TEST_P(ThrottleTest, AFloodIsNotOpenedButWhatIsNoDataStillIs) {
   }));
   EXPECT_GT(rig_.Drops(Drop::throttled_rx), 50u);
   EXPECT_EQ(rig_.AllDrops(), counted());
-  rig_.ToSocket(3 % rig_.workers.size(), rig_.SealControl(rig_.first_keys(), 3,
-                                                         {ControlMessage::Type::kPing, 42}));
+  rig_.ToSocket(3 % rig_.workers.size(),
+                rig_.SealControl(rig_.first_keys(), 3, {ControlMessage::Type::kPing, 42}));
   const auto out = rig_.NextAtPeer();
   ASSERT_TRUE(out);
   EXPECT_EQ(out->header.kind, Kind::kControl);
