@@ -1,19 +1,17 @@
 """Limits of rates: kept for TCP and UDP in both directions, each peer by itself and all together,
 changed while the tunnel runs; what is too much of one slows no other.
 
-    client2 ┐
-    client3 ┴─ switch ── server 10.20.1.1      client N: 10.20.1.N outside, 10.77.0.N inside
-
-The server has the limits. They are of inner packets; what iperf3 counts is less by their headers.
+Two clients of one server, in a star. The server has the limits. They are of inner packets; what
+iperf3 counts is less by their headers.
 """
 import json
 import time
 
 import natives
-from daemon import Daemon, Identity, merged
+from daemon import merged
 from lab import eventually, run
 from lab_test import LabTest, each
-from topology import client_config, server_config
+from topology import Star
 from traffic import Iperf, Pinger, flood, iperf, tcp_mbps
 
 NUMBERS = (2, 3)
@@ -31,22 +29,9 @@ def limits_config(limits, total=None):
 
 class Throttle(LabTest):
     def start(self, config=None):
-        self.server_ns = self.lab.namespace("server")
-        self.machines = {number: self.lab.namespace(f"client{number}") for number in NUMBERS}
-        self.lab.switch("switch", [(self.server_ns, "10.20.1.1/24")] + [
-            (ns, f"10.20.1.{number}/24") for number, ns in self.machines.items()])
-        self.hub = Identity(self.lab, "hub")
-        people = {number: Identity(self.lab, f"client{number}") for number in NUMBERS}
-        self.server = Daemon(self.server_ns, "server", server_config(self.hub, [
-            (people[number], [f"10.77.0.{number}/32"], None) for number in NUMBERS], config))
-        self.server.start()
-        self.clients = {
-            number: Daemon(ns, f"client{number}", client_config(
-                people[number], self.hub, "10.20.1.1", number)).start()
-            for number, ns in self.machines.items()}
-        for number, client in self.clients.items():
-            client.wait_established()
-            self.server.wait_established(f"client{number}")
+        star = Star(self.lab, NUMBERS, config).start()
+        self.server, self.clients = star.server, star.clients
+        self.server_ns, self.machines = star.server_ns, star.machines
 
     def throttle(self, *arguments, check=True):
         return run(natives.braid(), "throttle", *arguments, "--socket", self.server.socket_path,
