@@ -87,7 +87,8 @@ void Shaper::Wait(PeerSlot peer, TimeNs now_ns) {
   const TokenBucket* own = way_ == nullptr ? nullptr : way_->Of(peer);
   if (own != nullptr && !own->Has(now_ns)) {
     turns_.Set(peer, kNever);
-    waits_for_own_.Set(peer, own->ReadyNs() + Gather(*own));
+    // Of several workers that have its packets, one that has got nothing comes before one that has.
+    waits_for_own_.Set(peer, own->ReadyNs() + Gather(*own) / 2);
     return;
   }
   TimeNs due_ns = now_ns;

@@ -231,6 +231,20 @@ TEST_F(ShaperTest, WorkersShareTheLimitOfAllByTheirPeers) {
   }
 }
 
+TEST_F(ShaperTest, WorkersThatBothHaveAPeersFlowsShareItsLimit) {
+  Begin(2);
+  Limit(0, 40);
+  Apply();
+  RunFor(3 * kSecondNs, [&] {
+    OfferMbps(0, 60, 10, 0);
+    OfferMbps(0, 60, 11, 1);
+  });
+  EXPECT_LE(MostMbps({0}), 40 * 1.03);
+  for (const uint32_t flow : {10, 11}) {
+    EXPECT_NEAR(static_cast<double>(flows_[flow]) * 8e-6 / 3, 20, 5) << flow;
+  }
+}
+
 TEST_F(ShaperTest, AWorkerThatStandsStillKeepsNoOtherWaiting) {
   Begin(2);
   LimitAll(80);
