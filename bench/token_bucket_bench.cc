@@ -1,8 +1,8 @@
-// What a limit costs a packet: the bucket that all workers take from, by one thread and by several at
-// once, packet by packet as the packet path does it.
-#include "base/token_bucket.h"
-
+// What a limit costs a packet: the bucket that all workers take from, by one thread and by several
+// at once, packet by packet as the packet path does it.
 #include <benchmark/benchmark.h>
+
+#include "base/token_bucket.h"
 
 namespace braid {
 namespace {
