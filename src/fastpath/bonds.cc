@@ -14,6 +14,8 @@ namespace {
 constexpr int kMaxDeparturesPerBatch = 512;
 constexpr DurationNs kQuietNs = 10 * kSecondNs;
 constexpr DurationNs kPauseNs = 2 * kMillisecondNs;
+// After it has not opened something: by then it is known to be missing.
+constexpr DurationNs kRefusesNs = 100 * kMillisecondNs;
 // Nothing waits for a worker for longer: the wall clock was set meanwhile.
 constexpr DurationNs kMostWaitNs = kSecondNs;
 
@@ -232,7 +234,11 @@ ControlVerdict Bonds::OnMessage(PeerSlot peer, uint8_t path, Bytes plain, uint64
 void Bonds::SendAll(PeerSlot peer, Bond& bond) {
   Session& session = *state_.sessions[peer];
   MissingReport missing;
-  while (bond.receiver.TakeMissing(state_.now_ns, missing)) bond.sender.SendMissing(missing);
+  // What was refused is not to come again.
+  const bool refuses = state_.now_ns < bond.refused_ns + kRefusesNs;
+  while (bond.receiver.TakeMissing(state_.now_ns, missing)) {
+    if (!refuses) bond.sender.SendMissing(missing);
+  }
   BondReport report;
   if (bond.receiver.TakeReport(state_.now_ns, report)) {
     CountAllLanes(peer, report);

@@ -52,6 +52,7 @@ struct Bond final : public LaneNumbers {
   BondSender sender;
   BondReceiver receiver;
   std::array<Lane, kBondLanes> lanes;
+  TimeNs refused_ns = 0;  // data of it was last not opened, since its peer floods
   TimeNs shown_ns = 0;
   BondGauges gauges;
 

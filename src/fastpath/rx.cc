@@ -61,8 +61,10 @@ void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool 
     return HandToOwner(owner, datagram, incoming);
   }
 
-  if (header.kind == Kind::kData && shaper_.Floods(stream.entry.peer)) {
+  if (header.kind == Kind::kData &&
+      shaper_.Floods(stream.entry.peer, header.lane == kExpressLane)) {
     shaper_.NoteRefused(stream.entry.peer);
+    if (stream.bond != nullptr) stream.bond->refused_ns = state_.now_ns;
     return state_.drops.Count(Drop::throttled_flood);
   }
 

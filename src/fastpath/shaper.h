@@ -58,10 +58,11 @@ class Shaper {
 
   // The peer sends several times of what it may: what comes of it is not worth opening until some
   // of what waits has gone on. Only packets that were opened, and had to be dropped, make it so:
-  // nobody else can send any.
-  bool Floods(PeerSlot peer) const {
-    return way_ != nullptr && queues_[peer] != nullptr &&
-           queues_[peer]->excess_bytes > queues_[peer]->most_bytes;
+  // nobody else can send any. What comes on the express lane, from small flows mostly, is worth
+  // it for longer.
+  bool Floods(PeerSlot peer, bool express) const {
+    if (way_ == nullptr || queues_[peer] == nullptr) return false;
+    return queues_[peer]->excess_bytes > queues_[peer]->most_bytes * (express ? 2 : 1);
   }
   void NoteRefused(PeerSlot peer) { queues_[peer]->gauges.refused.Add(1); }
 

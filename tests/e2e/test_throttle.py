@@ -8,6 +8,7 @@ import json
 import time
 
 import natives
+from bond import Bond
 from daemon import merged
 from lab import eventually, run
 from lab_test import LabTest, each
@@ -147,3 +148,18 @@ class Throttle(LabTest):
         self.assertEqual(self.limits_of(2)["receiving"]["refused"], drops["throttled_flood"])
         again = tcp_mbps(iperf(self.server_ns, self.machines[3], "10.77.0.1", seconds=1))
         self.assertGreater(again, 0.2 * alone)
+
+    def test_what_is_refused_of_a_bonds_flood_is_not_asked_for_again(self):
+        bond = Bond(self.lab, {"rate_mbps": 200, "delay_ms": 5}, {"rate_mbps": 100, "delay_ms": 10})
+        self.server, tunnel = bond.server, bond.tunnel
+        self.throttle("set", "branch", 10, "--only", "receive")
+        pinger = Pinger(tunnel.client_ns, Star.SERVER)
+        got, _ = flood(tunnel.server_ns, tunnel.client_ns, Star.SERVER, size=str(DATAGRAM),
+                       rate=20_000, seconds=3)
+        pings = pinger.stop()
+        self.assertLess(got["received"] * (DATAGRAM + 28) * 8e-6, 10 * (3 + 1))
+        # The peer's own small flow comes through as well.
+        self.assertGreater(pings.received, 0.6 * pings.sent)
+        refused = self.server.drops()["throttled_flood"]
+        self.assertGreater(refused, 500)
+        self.assertLess(bond.client.peer()["bond"]["repairs"], 0.7 * refused)

@@ -313,11 +313,11 @@ TEST_F(ShaperTest, OfAFloodAFewTimesTheLimitIsOpened) {
   Shaper& shaper = workers_[0]->shaper;
   uint64_t opened = 0;
   uint64_t came = 0;
-  const auto come = [&](double mbps) {
+  const auto come = [&](double mbps, bool express = false) {
     owed_[1] += mbps * static_cast<double>(kStepNs) / 8e3;
     for (; owed_[1] >= kPacketBytes; owed_[1] -= kPacketBytes) {
       ++came;
-      if (shaper.Floods(0)) {
+      if (shaper.Floods(0, express)) {
         shaper.NoteRefused(0);
         continue;
       }
@@ -335,9 +335,21 @@ TEST_F(ShaperTest, OfAFloodAFewTimesTheLimitIsOpened) {
   EXPECT_GE(mbps, 20 * 3);
   EXPECT_NEAR(Mbps(0, since_ns), 20, 0.5);
   EXPECT_EQ(shaper.GaugesOf(0)->refused.Get(), came - opened);
+  // Small flows still come through, unless they flood as well.
+  int refused = 0;
+  RunFor(kSecondNs, [&] {
+    come(1000);
+    if (shaper.Floods(0, true)) ++refused;
+  });
+  EXPECT_EQ(refused, 0);
+  RunFor(kSecondNs, [&] {
+    come(1000, true);
+    if (shaper.Floods(0, true)) ++refused;
+  });
+  EXPECT_GT(refused, 1000);
   // It ends with the flood.
   RunFor(kSecondNs, [] {});
-  EXPECT_FALSE(shaper.Floods(0));
+  EXPECT_FALSE(shaper.Floods(0, false));
 }
 
 // Peers come and go, with and without limits, over three workers, as a seed has it.
