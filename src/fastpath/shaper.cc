@@ -122,7 +122,7 @@ SlotId Shaper::Dequeue(PeerSlot peer, TimeNs now_ns, size_t& dropped) {
 }
 
 void Shaper::CountDrops(Queue& queue, size_t packets, size_t bytes) {
-  queue.excess_bytes += bytes;
+  queue.excess_bytes = std::min(queue.excess_bytes + bytes, kMostExcess * queue.most_bytes);
   queue.gauges.dropped.Add(packets);
   queue.gauges.waiting_bytes.store(queue.packets.bytes(), std::memory_order_relaxed);
 }

@@ -62,7 +62,8 @@ class Shaper {
   // it for longer.
   bool Floods(PeerSlot peer, bool express) const {
     if (way_ == nullptr || queues_[peer] == nullptr) return false;
-    return queues_[peer]->excess_bytes > queues_[peer]->most_bytes * (express ? 2 : 1);
+    return queues_[peer]->excess_bytes >
+           queues_[peer]->most_bytes * (express ? kMostExcess - 1 : 1);
   }
   void NoteRefused(PeerSlot peer) { queues_[peer]->gauges.refused.Add(1); }
 
@@ -83,6 +84,8 @@ class Shaper {
   static constexpr size_t kLeastQueuePackets = 16;
   // Of each packet that goes on so many times its bytes are opened in vain.
   static constexpr uint64_t kOpenedInVain = 3;
+  // What a bond has held comes at once and may be dropped at once: so many queues of it count.
+  static constexpr uint64_t kMostExcess = 5;
   // That one peer may be ahead of another at the limit of all.
   static constexpr uint64_t kAheadPackets = 4;
 
