@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
   braid::AddDoctorCommand(app, exit_code);
   braid::AddPathCommand(app, exit_code);
   braid::AddModeCommand(app, exit_code);
+  braid::AddThrottleCommand(app, exit_code);
   braid::AddBenchCommand(app, exit_code);
   braid::AddStartCommand(app, exit_code);
   braid::AddStopCommand(app, exit_code);

@@ -59,6 +59,7 @@ class LaneSet {
   X(expired_key, "sealed under keys that are too old")                                   \
   X(bad_control, "an authentic control message that does not parse")                     \
   X(bad_parity, "an authentic parity packet that does not parse")                        \
+  X(throttled_flood, "not opened: its peer sent several times what it may")              \
   /* Handshakes. */                                                                      \
   X(handshake_malformed, "a handshake message of a wrong length or lane")                \
   X(handshake_bad_mac, "mac1 or mac2 does not match")                                    \
@@ -71,6 +72,7 @@ class LaneSet {
   /* An opened inner packet. */                                                          \
   X(malformed_inner, "an inner packet whose own lengths contradict each other")          \
   X(spoofed_source, "an inner source address that the peer does not own")                \
+  X(throttled_rx, "beyond what is taken from its peer, or from all")                     \
   X(tun_write_failed, "the kernel refused a packet written to TUN")                      \
   /* A packet from TUN. */                                                               \
   X(tun_queue_full, "the device's queue was full, as the kernel counts it")              \
@@ -78,6 +80,7 @@ class LaneSet {
   X(no_route, "no peer owns the inner destination")                                      \
   X(no_session, "the owning peer has no live session")                                   \
   X(no_path, "the session has no usable path")                                           \
+  X(throttled_tx, "beyond what is sent to its peer, or to all")                          \
   X(too_big, "does not fit the tunnel's MTU; answered with ICMP where allowed")          \
   X(keys_exhausted, "the lane may seal nothing more before its next epoch is confirmed") \
   X(socket_full, "the socket's send queue was full")                                     \

@@ -27,7 +27,7 @@ void FairQueue::Enqueue(PacketSlab& slab, SlotId id, TimeNs now_ns) {
     flow.deficit = static_cast<int32_t>(slab.packet_bytes());
     PushBack(fresh_, flow_id);
   }
-  while (bytes_ > most_bytes_) DropOfLongest(slab);
+  while (bytes_ > most_bytes_ || packets_ > most_packets_) DropOfLongest(slab);
 }
 
 void FairQueue::PushBack(FlowList& list, FlowId id) {

@@ -23,7 +23,10 @@ class FairQueue {
   // `target_ns` may packets wait for long; they may wait longer for `interval_ns`, about the
   // longest round trip of what goes through.
   void SetDelays(DurationNs target_ns, DurationNs interval_ns);
+  DurationNs target_ns() const { return target_ns_; }
+  DurationNs interval_ns() const { return interval_ns_; }
   void SetMostBytes(size_t bytes) { most_bytes_ = bytes; }
+  void SetMostPackets(size_t packets) { most_packets_ = packets; }
 
   // The slot's bytes and flow_hash are set. Where the queue is full the longest flow loses packets,
   // back into the slab.
@@ -79,6 +82,7 @@ class FairQueue {
   DurationNs target_ns_ = 5 * kMillisecondNs;
   DurationNs interval_ns_ = 100 * kMillisecondNs;
   size_t most_bytes_ = 4 << 20;
+  size_t most_packets_ = SIZE_MAX;
   size_t packets_ = 0;
   size_t bytes_ = 0;
   Counters counters_;

@@ -21,6 +21,7 @@ void AddTopCommand(CLI::App& app, int& exit_code);
 void AddDoctorCommand(CLI::App& app, int& exit_code);
 void AddPathCommand(CLI::App& app, int& exit_code);
 void AddModeCommand(CLI::App& app, int& exit_code);
+void AddThrottleCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddStartCommand(CLI::App& app, int& exit_code);
 void AddStopCommand(CLI::App& app, int& exit_code);

@@ -15,6 +15,8 @@ namespace {
 constexpr int kMaxDeparturesPerBatch = 512;
 constexpr DurationNs kQuietNs = 10 * kSecondNs;
 constexpr DurationNs kPauseNs = 2 * kMillisecondNs;
+// After it has not opened something: by then it is known to be missing.
+constexpr DurationNs kRefusesNs = 100 * kMillisecondNs;
 // Nothing waits for a worker for longer: the wall clock was set meanwhile.
 constexpr DurationNs kMostWaitNs = kSecondNs;
 
@@ -37,25 +39,16 @@ Bonds::Bonds(WorkerState& state, Trains& trains)
       trains_(trains),
       memory_(kBondSlots, state.options.max_inner_bytes),
       modes_(state.options.max_peers),
-      places_(state.options.max_peers),
+      pool_(state.options.max_peers),
       bonds_(state.options.max_peers),
       shown_(state.options.max_peers),
-      timers_(state.options.max_peers) {
-  places_returned_.reserve(state.options.max_peers);
-}
-
-// Most workers have no bond of most peers, so memory is touched when one begins.
-Bonds::Place* Bonds::TakePlace() {
-  if (places_returned_.empty()) return &places_[places_used_++];
-  Place* place = places_returned_.back();
-  places_returned_.pop_back();
-  return place;
-}
+      timers_(state.options.max_peers),
+      shaper_(memory_.slab, state.options.max_peers, state.options.index) {}
 
 Bond& Bonds::Take(PeerSlot peer) {
   Bond*& bond = bonds_[peer];
   if (bond == nullptr) {
-    bond = new (TakePlace()) Bond(memory_, peer);
+    bond = pool_.Make(memory_, peer);
     shown_[peer].store(bond, std::memory_order_release);
     ApplyOptions(peer, *bond);
     const Session& session = *state_.sessions[peer];
@@ -73,6 +66,14 @@ void Bonds::SetOptions(const BondOptions& options) {
     if (bonds_[peer] == nullptr) continue;
     ApplyOptions(peer, *bonds_[peer]);
     Touch(peer);
+  }
+}
+
+void Bonds::SetLimits(ThrottleWay* way) {
+  shaper_.SetLimits(way, state_.now_ns);
+  for (PeerSlot peer = 0; peer < bonds_.size(); ++peer) {
+    if (!state_.HasBond(peer)) continue;
+    OnPathsChanged(peer, *state_.sessions[peer]);
   }
 }
 
@@ -95,7 +96,7 @@ void Bonds::OnPathsChanged(PeerSlot peer, Session& session) {
                                 [](const PathState& path) { return path.up; });
   const bool can = session.send_keypair != nullptr && session.send_keypair->bonds;
   if (!can && session.bonded) SetBonded(peer, session, false);
-  if (can && up > 1) SetBonded(peer, session, true);
+  if (can && (up > 1 || shaper_.Limits(peer))) SetBonded(peer, session, true);
   Bond* bond = Find(peer);
   if (bond == nullptr) return;
   for (uint8_t path = 0; path < kMaxPaths; ++path) {
@@ -125,7 +126,7 @@ void Bonds::SetBonded(PeerSlot peer, Session& session, bool bonded) {
 void Bonds::Review(PeerSlot peer, Bond& bond) {
   Session& session = *state_.sessions[peer];
   if (session.send_keypair == nullptr || !session.send_keypair->bonds) return;
-  const bool must = bond.sender.all_bonded();
+  const bool must = bond.sender.all_bonded() || shaper_.Limits(peer);
   const bool several = bond.sender.usable_paths() > 1;
   if (session.bonded) {
     const bool quiet = state_.now_ns >= bond.sender.active_until_ns() + kQuietNs;
@@ -148,16 +149,17 @@ void Bonds::NoteDirect(PeerSlot peer) {
 
 void Bonds::OnSessionEnd(PeerSlot peer) {
   if (Bond* bond = Find(peer)) bond->sender.Clear();
+  shaper_.Clear(peer);
 }
 
 void Bonds::End(PeerSlot peer) {
   modes_[peer].reset();
   timers_.Set(peer, kNever);
+  shaper_.End(peer);
   Bond* bond = std::exchange(bonds_[peer], nullptr);
   if (bond == nullptr) return;
   shown_[peer].store(nullptr, std::memory_order_release);
-  bond->~Bond();
-  places_returned_.push_back(reinterpret_cast<Place*>(bond));
+  pool_.Destroy(bond);
 }
 
 void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
@@ -166,6 +168,7 @@ void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
   const uint32_t flow_hash = FlowHash(packet);
   const TrafficClass traffic_class = ClassOf(segmenter);
   const uint8_t flags = segmenter.partial_checksum() ? kFlagPartialChecksum : 0;
+  const bool limited = shaper_.Limits(peer);
   uint64_t packets = 0;
   uint64_t bytes = 0;
   for (MutableBytes segment = segmenter.Next(); !segment.empty(); segment = segmenter.Next()) {
@@ -180,6 +183,11 @@ void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
     slot.flags = flags;
     slot.flow_hash = flow_hash;
     slot.traffic_class = traffic_class;
+    if (limited && !shaper_.Pass(peer, segment.size(), state_.now_ns)) {
+      state_.drops.Count(Drop::throttled_tx,
+                         shaper_.Enqueue(peer, id, DelaysOf(peer), state_.now_ns));
+      continue;
+    }
     bond.sender.Enqueue(id, state_.now_ns);
     ++packets;
     bytes += segment.size();
@@ -188,6 +196,23 @@ void Bonds::Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter) {
   session.tx_bytes.Add(bytes);
   session.last_tx_ns.store(state_.now_ns, std::memory_order_relaxed);
   Touch(peer);
+}
+
+void Bonds::ReleaseShaped() {
+  const size_t dropped = shaper_.Run(state_.now_ns, [this](PeerSlot peer, SlotId id) {
+    Session& session = *state_.sessions[peer];
+    session.tx_packets.Add(1);
+    session.tx_bytes.Add(memory_.slab[id].bytes);
+    bonds_[peer]->sender.Enqueue(id, state_.now_ns);
+    Touch(peer);
+  });
+  state_.drops.Count(Drop::throttled_tx, dropped);
+}
+
+Shaper::Delays Bonds::DelaysOf(PeerSlot peer) const {
+  if (bonds_[peer] == nullptr) return {};
+  const FairQueue& queue = bonds_[peer]->sender.queue();
+  return {queue.target_ns(), queue.interval_ns()};
 }
 
 TrafficClass Bonds::ClassOf(const Segmenter& segmenter) const {
@@ -220,7 +245,11 @@ ControlVerdict Bonds::OnMessage(PeerSlot peer, uint8_t path, Bytes plain, uint64
 void Bonds::SendAll(PeerSlot peer, Bond& bond) {
   Session& session = *state_.sessions[peer];
   MissingReport missing;
-  while (bond.receiver.TakeMissing(state_.now_ns, missing)) bond.sender.SendMissing(missing);
+  // What was refused is not to come again.
+  const bool refuses = state_.now_ns < bond.refused_ns + kRefusesNs;
+  while (bond.receiver.TakeMissing(state_.now_ns, missing)) {
+    if (!refuses) bond.sender.SendMissing(missing);
+  }
   BondReport report;
   if (bond.receiver.TakeReport(state_.now_ns, report)) {
     CountAllLanes(peer, report);

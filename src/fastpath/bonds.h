@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "base/reserved_array.h"
+#include "base/reserved_pool.h"
 #include "base/timer_heap.h"
 #include "bonding/bond_memory.h"
 #include "bonding/bond_receiver.h"
@@ -17,6 +17,7 @@
 #include "fastpath/bond_wire.h"
 #include "fastpath/class_rules.h"
 #include "fastpath/segmenter.h"
+#include "fastpath/shaper.h"
 #include "fastpath/trains.h"
 #include "fastpath/worker_state.h"
 
@@ -51,6 +52,7 @@ struct Bond final : public LaneNumbers {
   BondSender sender;
   BondReceiver receiver;
   std::array<Lane, kBondLanes> lanes;
+  TimeNs refused_ns = 0;  // data of it was last not opened, since its peer floods
   TimeNs shown_ns = 0;
   BondGauges gauges;
 
@@ -73,6 +75,9 @@ class Bonds {
   void SetOptions(const BondOptions& options);
   // nullptr: there are none.
   void SetClassRules(const ClassRules* rules) { class_rules_ = rules; }
+  // Of what is sent. All that goes to a peer with a limit goes through its bond, and waits here
+  // before it does. nullptr: there are none.
+  void SetLimits(ThrottleWay* way);
   // The peer wants to be sent to in another mode than the others, or no longer.
   void SetMode(PeerSlot peer, std::optional<BondingMode> mode);
   // The session's keys are gone.
@@ -90,30 +95,28 @@ class Bonds {
 
   // The bond is to be looked at before this batch ends.
   void Touch(PeerSlot peer) { timers_.Set(peer, state_.now_ns); }
-  TimeNs NextDue() const { return timers_.due_ns(); }
+  TimeNs NextDue() const { return std::min(timers_.due_ns(), shaper_.NextDue()); }
   // Sends what may leave. What the bonds' receivers then have to deliver is told by
   // `deliver(peer, bond)`.
   template <typename Deliver>
   void Run(Deliver&& deliver);
 
   PacketSlab& slab() { return memory_.slab; }
+  // How long packets of the peer may wait for a limit.
+  Shaper::Delays DelaysOf(PeerSlot peer) const;
 
   // For the slow path, at any time: nullptr when the peer has no bond here.
   const BondGauges* GaugesOf(PeerSlot peer) const {
     const Bond* bond = shown_[peer].load(std::memory_order_acquire);
     return bond == nullptr ? nullptr : &bond->gauges;
   }
+  const ShaperGauges* ShaperGaugesOf(PeerSlot peer) const { return shaper_.GaugesOf(peer); }
 
  private:
   static constexpr DurationNs kShowEveryNs = 20 * kMillisecondNs;
 
-  struct alignas(64) Place {
-    std::byte bytes[sizeof(Bond)];
-  };
-  static_assert(alignof(Bond) <= 64);
-
-  Place* TakePlace();
   TrafficClass ClassOf(const Segmenter& segmenter) const;
+  void ReleaseShaped();
   void ApplyOptions(PeerSlot peer, Bond& bond);
   void SendAll(PeerSlot peer, Bond& bond);
   bool Send(Session& session, Bond& bond, const Departure& departure);
@@ -130,16 +133,16 @@ class Bonds {
   BondOptions options_;
   const ClassRules* class_rules_ = nullptr;
   std::vector<std::optional<BondingMode>> modes_;  // by peer: another than that of the options
-  ReservedArray<Place> places_;
-  size_t places_used_ = 0;
-  std::vector<Place*> places_returned_;
+  ReservedPool<Bond> pool_;
   std::vector<Bond*> bonds_;  // by peer
   std::vector<std::atomic<const Bond*>> shown_;
   TimerHeap timers_;
+  Shaper shaper_;
 };
 
 template <typename Deliver>
 void Bonds::Run(Deliver&& deliver) {
+  if (shaper_.NextDue() <= state_.now_ns) ReleaseShaped();
   // Each bond at most once a batch.
   while (timers_.due_ns() <= state_.now_ns) {
     const PeerSlot peer = timers_.first();

@@ -20,6 +20,7 @@
 #include "fastpath/path_set.h"
 #include "fastpath/route_table.h"
 #include "fastpath/socket_table.h"
+#include "fastpath/throttle.h"
 #include "io/backend.h"
 #include "io/unique_fd.h"
 
@@ -81,6 +82,7 @@ struct Command {
     kSetPathUp,      // peer, path, up, far, path_options
     kSetClassRules,  // class_rules: of all bonds
     kSetBond,        // bond: how all bonds behave
+    kSetThrottle,    // throttle: the limits of all peers; nullptr: there are none
     kSetPeerMode,    // peer, mode: another than that of all bonds, or no other
     kEndPath,        // peer, path: there is none of this id any more; the next is another
     kEndPeer,        // peer, whose keypairs were removed: the next of this slot is another
@@ -92,6 +94,7 @@ struct Command {
   PeerSlot peer = kNoPeer;
   const RouteTable* routes = nullptr;
   const ClassRules* class_rules = nullptr;
+  Throttle* throttle = nullptr;
   const Keypair* keypair = nullptr;
   uint16_t mtu = 0;
   uint16_t group = 0;

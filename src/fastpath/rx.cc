@@ -3,15 +3,17 @@
 //   1. One read brings datagrams behind each other. Each has its own header; none is trusted for
 //      what the one before it was.
 //   2. Handshakes and the slow lane go to the slow path, other workers' lanes to their owner.
-//   3. The session index names the keys. The datagram is opened in place, then marked as seen; only
-//      now does it change anything.
+//   3. The session index names the keys. Of a peer that floods (shaper.h) data goes no further. The
+//      datagram is opened in place, then marked as seen; only now does it change anything.
 //   4. Its source address and path counters are noted; control messages are answered.
-//   5. The inner packet must be whole, and its source must belong to the peer.
+//   5. The inner packet must be whole, and its source must belong to the peer. Of a peer with a
+//      limit it may have to wait.
 //   6. Packets of one flow are joined and leave for TUN as one write each batch.
 #include "fastpath/rx.h"
 
 #include <cstring>
 
+#include "base/flow_hash.h"
 #include "fastpath/header_drop.h"
 
 namespace braid {
@@ -26,6 +28,7 @@ Receiver::Receiver(WorkerState& state, Transmitter& transmitter, Bonds& bonds)
     : state_(state),
       transmitter_(transmitter),
       bonds_(bonds),
+      shaper_(bonds.slab(), state.options.max_peers, state.options.index),
       coalescer_({state.options.offloads.tso, state.options.offloads.uso}) {}
 
 void Receiver::OnDatagrams(PacketPtr packet, const Incoming& incoming, bool handed) {
@@ -56,6 +59,13 @@ void Receiver::OnDatagram(MutableBytes datagram, const Incoming& incoming, bool 
     const int owner = IsBondLane(header.lane) ? state_.BondWorkerOf(stream.entry.peer)
                                               : header.lane % state_.options.workers;
     return HandToOwner(owner, datagram, incoming);
+  }
+
+  if (header.kind == Kind::kData &&
+      shaper_.Floods(stream.entry.peer, header.lane == kExpressLane)) {
+    shaper_.NoteRefused(stream.entry.peer);
+    if (stream.bond != nullptr) stream.bond->refused_ns = state_.now_ns;
+    return state_.drops.Count(Drop::throttled_flood);
   }
 
   LaneReceiver::Opened opened;
@@ -341,6 +351,41 @@ void Receiver::OnData(PeerSlot peer, Session& session, uint8_t flags, MutableByt
   }
   if (!OwnsSource(peer, plain)) return state_.drops.Count(Drop::spoofed_source);
   if (inner.is_tcp()) ClampMss(plain, inner, session.mtu, partial_checksum);
+  if (shaper_.Limits(peer) && !shaper_.Pass(peer, plain.size(), state_.now_ns)) {
+    return Delay(peer, flags, plain);
+  }
+  Deliver(session, plain, inner, partial_checksum);
+}
+
+void Receiver::Delay(PeerSlot peer, uint8_t flags, Bytes plain) {
+  PacketSlab& slab = bonds_.slab();
+  const SlotId id = plain.size() <= slab.packet_bytes() ? slab.Take() : kNoSlot;
+  if (id == kNoSlot) return state_.drops.Count(Drop::throttled_rx);
+  Slot& slot = slab[id];
+  std::memcpy(slab.data(id), plain.data(), plain.size());
+  slot.bytes = static_cast<uint16_t>(plain.size());
+  slot.flags = flags;
+  slot.flow_hash = FlowHash(plain);
+  state_.drops.Count(Drop::throttled_rx,
+                     shaper_.Enqueue(peer, id, bonds_.DelaysOf(peer), state_.now_ns));
+}
+
+void Receiver::DeliverShaped() {
+  if (shaper_.NextDue() > state_.now_ns) return;
+  const size_t dropped = shaper_.Run(state_.now_ns, [this](PeerSlot peer, SlotId id) {
+    if (held_slots_used_ == kMaxHeldSlots) FlushAll();
+    held_slots_[held_slots_used_++] = id;
+    const MutableBytes plain = bonds_.slab().packet(id);
+    InnerPacket inner;
+    ParseInner(plain, inner);  // as it did when it came
+    Deliver(*state_.sessions[peer], plain, inner,
+            (bonds_.slab()[id].flags & kFlagPartialChecksum) != 0);
+  });
+  state_.drops.Count(Drop::throttled_rx, dropped);
+}
+
+void Receiver::Deliver(Session& session, MutableBytes plain, const InnerPacket& inner,
+                       bool partial_checksum) {
   session.rx_packets.Add(1);
   session.rx_bytes.Add(plain.size());
   if (coalescer_.Add(plain, inner, partial_checksum)) return;

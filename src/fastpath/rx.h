@@ -4,6 +4,7 @@
 #include <array>
 
 #include "fastpath/coalescer.h"
+#include "fastpath/shaper.h"
 #include "fastpath/tx.h"
 #include "fastpath/worker_state.h"
 
@@ -19,6 +20,17 @@ class Receiver {
   // What a bond has held and is to be delivered now.
   void DeliverReady(PeerSlot peer, Bond& bond);
   void DeliverSlot(PeerSlot peer, Session& session, SlotId id);
+
+  // Of what comes. What is too much waits here, once it is opened. nullptr: there are none.
+  void SetLimits(ThrottleWay* way) { shaper_.SetLimits(way, state_.now_ns); }
+  // What has waited for a limit and may go on.
+  void DeliverShaped();
+  TimeNs NextDue() const { return shaper_.NextDue(); }
+  // The peer's session has ended.
+  void OnSessionEnd(PeerSlot peer) { shaper_.Clear(peer); }
+  void EndPeer(PeerSlot peer) { shaper_.End(peer); }
+  // For the slow path, at any time.
+  const ShaperGauges* ShaperGaugesOf(PeerSlot peer) const { return shaper_.GaugesOf(peer); }
 
   // Queues the packets for TUN with the backend.
   void FinishWrites();
@@ -68,12 +80,16 @@ class Receiver {
   bool DeliverRecovered(const Stream& stream);
   void OnControl(const Stream& stream, const Incoming& incoming, Bytes plain);
   void OnData(PeerSlot peer, Session& session, uint8_t flags, MutableBytes plain);
+  void Delay(PeerSlot peer, uint8_t flags, Bytes plain);
+  void Deliver(Session& session, MutableBytes plain, const InnerPacket& inner,
+               bool partial_checksum);
   bool OwnsSource(PeerSlot peer, Bytes packet);
   void FlushAll();
 
   WorkerState& state_;
   Transmitter& transmitter_;
   Bonds& bonds_;
+  Shaper shaper_;
   Coalescer coalescer_;
   CarryOutCommands carry_out_commands_ = nullptr;
   void* worker_ = nullptr;

@@ -38,6 +38,13 @@ void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
     return state_.AskForHandshake(peer, *session);
   }
 
+  if (state_.throttle != nullptr && state_.throttle->tx.Limits(peer)) {
+    if (keypair->bonds) {
+      session->bonded = true;
+    } else if (!Police(peer)) {
+      return state_.drops.Count(Drop::throttled_tx, segmenter_.segments());
+    }
+  }
   if (session->bonded && !state_.HasBond(peer)) {
     const uint64_t packets = segmenter_.segments();
     if (handed) return state_.drops.Count(Drop::bad_lane, packets);
@@ -64,6 +71,14 @@ void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
   LaneState* lane = state_.TakeLane(*session, lane_id);
   if (lane == nullptr) return state_.drops.Count(Drop::no_lane_state, segmenter_.segments());
   SendSegments(*session, *keypair, *lane);
+}
+
+// A peer that knows no bonds has none whose queue what is too much could wait in.
+bool Transmitter::Police(PeerSlot peer) {
+  const ThrottleWay& way = state_.throttle->tx;
+  if (!way.Has(peer, state_.now_ns)) return false;
+  way.Take(peer, segmenter_.segments() * segmenter_.segment_bytes(), state_.now_ns);
+  return true;
 }
 
 // The worker of the peer's bond watches what becomes of traffic that is more than a trickle: when

@@ -108,9 +108,10 @@ void Worker::Run() {
   state_.backend.reset();
 }
 
-// Until the next bond is due. While any is, each batch has read the time.
+// Until the next bond is due, or what waits for a limit. While any is, each batch has read the
+// time.
 DurationNs Worker::SleepTime() const {
-  const TimeNs due_ns = bonds_.NextDue();
+  const TimeNs due_ns = std::min(bonds_.NextDue(), receiver_.NextDue());
   if (due_ns <= state_.now_ns) return 0;
   return std::min(due_ns - state_.now_ns, kSleepNs);
 }
@@ -186,6 +187,7 @@ void Worker::CarryOut(const Command& command) {
       if (session->send_keypair == command.keypair) {
         session->send_keypair = nullptr;
         bonds_.OnSessionEnd(command.peer);
+        receiver_.OnSessionEnd(command.peer);
       }
       state_.sessions_by_index.Erase(command.keypair->local_index);
       break;
@@ -211,6 +213,11 @@ void Worker::CarryOut(const Command& command) {
     case Command::Type::kSetBond:
       bonds_.SetOptions(command.bond);
       break;
+    case Command::Type::kSetThrottle:
+      state_.throttle = command.throttle;
+      bonds_.SetLimits(command.throttle == nullptr ? nullptr : &command.throttle->tx);
+      receiver_.SetLimits(command.throttle == nullptr ? nullptr : &command.throttle->rx);
+      break;
     case Command::Type::kSetPeerMode:
       if (state_.HasBond(command.peer)) bonds_.SetMode(command.peer, command.mode);
       break;
@@ -224,6 +231,7 @@ void Worker::CarryOut(const Command& command) {
       // What it was sealed to last is on its way through its session.
       trains_.FlushAll();
       bonds_.End(command.peer);
+      receiver_.EndPeer(command.peer);
       state_.EndSession(command.peer);
       break;
     case Command::Type::kAddSockets:
@@ -281,6 +289,10 @@ void Worker::FinishBatch() {
   if (bonds_.NextDue() != kNever) {
     BeginBatch();
     bonds_.Run([this](PeerSlot peer, Bond& bond) { receiver_.DeliverReady(peer, bond); });
+  }
+  if (receiver_.NextDue() != kNever) {
+    BeginBatch();
+    receiver_.DeliverShaped();
   }
   trains_.Close();
   receiver_.FinishWrites();

@@ -28,6 +28,7 @@ class Worker final : private Backend::Sink {
   // What the slow path may read while the worker runs: counters, and what Start() has fixed.
   const WorkerState& state() const { return state_; }
   const Bonds& bonds() const { return bonds_; }
+  const Receiver& receiver() const { return receiver_; }
   std::string_view backend_name() const { return state_.backend->name(); }
   // That its thread has had. For whoever starts and stops it; 0 while it does not run.
   DurationNs CpuTimeNs() const;

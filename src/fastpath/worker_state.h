@@ -79,6 +79,7 @@ struct WorkerState {
   std::string backend_fallback_reason;
 
   const RouteTable* routes = nullptr;
+  Throttle* throttle = nullptr;  // nullptr: nothing is limited
   SessionTable sessions_by_index;
   std::vector<std::unique_ptr<Session>> sessions;  // by peer slot, also of slots without a peer
   LanePool lane_pool;

@@ -17,6 +17,7 @@
 #include "slowpath/config_file.h"
 #include "slowpath/config_network.h"
 #include "slowpath/config_node.h"
+#include "slowpath/config_throttle.h"
 #include "slowpath/config_values.h"
 #include "slowpath/key_file.h"
 #include "slowpath/small_file.h"
@@ -513,8 +514,8 @@ PathChange ConfigReader::ReadPathChange(const nlohmann::json& tree) {
 }
 
 Config ConfigReader::Read(const nlohmann::json& tree) {
-  const Section root(Node(tree, "", report_),
-                     {"mode", "network", "security", "tunnel", "control", "performance", "log"});
+  const Section root(Node(tree, "", report_), {"mode", "network", "security", "tunnel", "throttle",
+                                               "control", "performance", "log"});
   if (!tree.is_object()) return config_;
   if (const auto mode = root.Need("mode", "\"client\" or \"server\"")) {
     if (const auto index = mode->OneOf(kRoles)) role_ = static_cast<Role>(*index);
@@ -526,6 +527,8 @@ Config ConfigReader::Read(const nlohmann::json& tree) {
                         {"private_key_file", "rekey_after_s", "rekey_after_packets", "state_dir"}));
   ReadTunnel(root.Sub("tunnel", {"paths", "listen", "peers", "lanes", "bonding", "ciphers"}));
   CheckHostNetwork(config_, report_);
+  if (const auto throttle = root.Find("throttle")) ReadThrottle(*throttle, config_.throttle);
+  CheckThrottle(config_, report_);
   ReadControl(root.Sub("control", {"socket", "http"}));
   ReadPerformance(
       root.Sub("performance", {"workers", "io", "aead", "offloads", "pin", "measure_port"}));

@@ -17,6 +17,7 @@
 #include "base/address.h"
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "base/token_bucket.h"
 #include "bonding/bond_options.h"
 #include "fastpath/aead.h"
 #include "fastpath/class_rules.h"
@@ -145,12 +146,28 @@ struct LogConfig {
   bool operator==(const LogConfig&) const = default;
 };
 
+// Of inner packets, each way by itself; nothing: as much as there is.
+struct ThrottleLimits {
+  std::optional<RateLimit> send;
+  std::optional<RateLimit> receive;
+
+  bool operator==(const ThrottleLimits&) const = default;
+};
+
+struct ThrottleConfig {
+  ThrottleLimits total;
+  std::map<std::string, ThrottleLimits> peers;  // by name
+
+  bool operator==(const ThrottleConfig&) const = default;
+};
+
 // File names in it are absolute.
 struct Config {
   Role role = Role::kClient;
   NetworkConfig network;
   SecurityConfig security;
   TunnelConfig tunnel;
+  ThrottleConfig throttle;
   ControlConfig control;
   PerformanceConfig performance;
   LogConfig log;

@@ -13,9 +13,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 8> kLive = {
+constexpr std::array<std::string_view, 9> kLive = {
     "/network/routes", "/network/nat",  "/network/dns",    "/network/kill_switch",
-    "/tunnel/paths",   "/tunnel/peers", "/tunnel/bonding", "/log",
+    "/tunnel/paths",   "/tunnel/peers", "/tunnel/bonding", "/log", "/throttle",
 };
 
 bool IsLive(std::string_view pointer) {

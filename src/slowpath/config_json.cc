@@ -139,6 +139,26 @@ Json TunnelJson(const TunnelConfig& tunnel, Role role) {
   return json;
 }
 
+Json RateJson(const RateLimit& limit) {
+  return {{"rate_mbps", static_cast<double>(limit.bytes_per_s) * 8 / 1e6},
+          {"burst_kb", static_cast<double>(limit.burst_bytes) / 1000}};
+}
+
+// What is not limited is left out.
+Json LimitsJson(const ThrottleLimits& limits) {
+  Json json = Json::object();
+  if (limits.send) json["send"] = RateJson(*limits.send);
+  if (limits.receive) json["receive"] = RateJson(*limits.receive);
+  return json;
+}
+
+Json ThrottleJson(const ThrottleConfig& throttle) {
+  Json json = Json::object();
+  if (throttle.total.send || throttle.total.receive) json["total"] = LimitsJson(throttle.total);
+  for (const auto& [name, limits] : throttle.peers) json["peers"][name] = LimitsJson(limits);
+  return json;
+}
+
 Json ControlJson(const ControlConfig& control) {
   Json json;
   json["socket"] = control.socket;
@@ -163,6 +183,7 @@ Json ToJson(const Config& config) {
   json["network"] = NetworkJson(config.network, config.role);
   json["security"] = SecurityJson(config.security);
   json["tunnel"] = TunnelJson(config.tunnel, config.role);
+  json["throttle"] = ThrottleJson(config.throttle);
   json["control"] = ControlJson(config.control);
   json["performance"] = PerformanceJson(config.performance);
   json["log"]["level"] = config.log.level;

@@ -10,6 +10,7 @@
 #include "slowpath/net_setup.h"
 #include "slowpath/path_commands.h"
 #include "slowpath/process_usage.h"
+#include "slowpath/throttle_commands.h"
 
 namespace braid {
 namespace {
@@ -103,6 +104,9 @@ Json DescribePeer(const StatusSources& sources, const Peer& peer) {
   if (const BondGauges* bond = sources.workers.BondOf(peer.slot)) {
     json["bond"] = DescribeBond(*bond);
   }
+  if (auto throttle = DescribePeerThrottle(sources.throttle, peer, sources.workers)) {
+    json["throttle"] = std::move(*throttle);
+  }
   json["paths"] = Json::array();
   for (size_t id = 0; id < peer.paths.size(); ++id) {
     if (peer.paths[id].exists) json["paths"].push_back(DescribePath(sources, peer, id));
@@ -159,6 +163,7 @@ Json DescribeStatus(const StatusSources& sources) {
   for (const IpPrefix& prefix : config.network.addresses) {
     json["network"]["addresses"].push_back(prefix.ToString());
   }
+  json["throttle"] = DescribeLimits(sources.throttle.total);
   json["warnings"] = sources.warnings;
   json["peers"] = Json::array();
   for (const Peer* peer : sources.peers.all()) {

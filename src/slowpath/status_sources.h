@@ -33,6 +33,7 @@ struct StatusSources {
   TimeNs now_ns;
   const ClientPaths* paths;  // nullptr: of a server
   const PathQuotas& quotas;
+  const ThrottleConfig& throttle;  // as commands have changed it
 };
 
 // Of the workers, the slow path and the kernel's queues.

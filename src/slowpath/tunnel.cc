@@ -21,6 +21,7 @@
 #include "slowpath/path_commands.h"
 #include "slowpath/peer_address.h"
 #include "slowpath/status.h"
+#include "slowpath/throttle_commands.h"
 #include "slowpath/worker_layout.h"
 
 namespace braid {
@@ -251,6 +252,9 @@ absl::Status Tunnel::AddPeers() {
   preshared_keys_.clear();
   PublishRoutes();
   workers_.Tell({.type = Command::Type::kSetBond, .bond = bonding_});
+  if (auto throttle = MakeThrottle(throttle_, *peers_, workers_.workers())) {
+    workers_.SetThrottle(std::move(throttle));
+  }
   if (!config_.tunnel.class_rules.empty()) {
     workers_.SetClassRules(std::make_shared<ClassRules>(config_.tunnel.class_rules));
   }
@@ -332,8 +336,11 @@ absl::Status Tunnel::Apply(Config next) {
   }
   if (absl::Status status = ChangeNetwork(next); !status.ok()) return status;
   const TunnelConfig before = std::exchange(config_.tunnel, std::move(next.tunnel));
+  const ThrottleConfig throttle_before =
+      std::exchange(config_.throttle, std::move(next.throttle));
   config_.log = std::move(next.log);
   ChangePeers(*peers);
+  ChangeThrottle(throttle_before);
   ChangeBond(before);
   if (uplinks_) uplinks_->OnConfig(before);
   FollowNetwork();
@@ -425,6 +432,16 @@ void Tunnel::ChangePeers(const PeerChanges& changes) {
     spdlog::info("peer \"{}\" has come", added.config.name);
   }
   PublishRoutes();
+}
+
+// Limits are told to workers by slot, so they are told again when peers have come or gone.
+void Tunnel::ChangeThrottle(const ThrottleConfig& before) {
+  if (config_.throttle != before) throttle_ = config_.throttle;
+  std::erase_if(throttle_.peers, [this](const auto& limit) {
+    return std::none_of(peers_->all().begin(), peers_->all().end(),
+                        [&](const Peer* peer) { return peer->config.name == limit.first; });
+  });
+  workers_.SetThrottle(MakeThrottle(throttle_, *peers_, workers_.workers()));
 }
 
 void Tunnel::ChangeBond(const TunnelConfig& before) {
@@ -681,7 +698,7 @@ StatusSources Tunnel::Sources() {
           stray_drops_,    TunQueueDrops(),   sockets_->ReceiveQueueDrops(),
           steered_by_bpf_, mtu_.now,          warnings_,
           started_ns_,     MonotonicNowNs(),  uplinks_ ? &uplinks_->paths() : nullptr,
-          *quotas_};
+          *quotas_,        throttle_};
 }
 
 std::string Tunnel::MetricsText() {
@@ -712,6 +729,7 @@ ControlResult Tunnel::OnVerb(std::string_view verb, const nlohmann::json& params
   }
   if (verb == "peer") return DescribePeer(params);
   if (verb == "mode") return OnModeVerb(params);
+  if (verb == "throttle") return OnThrottleVerb(params);
   if (verb.substr(0, kPathVerbs.size()) == kPathVerbs) return OnPathVerb(verb, params);
   return UnknownVerb(verb);
 }
@@ -726,6 +744,17 @@ ControlResult Tunnel::OnModeVerb(const nlohmann::json& params) {
     spdlog::info("the bonding mode is {} by command", NameOf(bonding_.mode));
   }
   return ToJsonText(DescribeModes(bonding_.mode, *peers_));
+}
+
+ControlResult Tunnel::OnThrottleVerb(const nlohmann::json& params) {
+  const auto throttle = ReadThrottleChange(params, throttle_, *peers_);
+  if (!throttle.ok()) return ToControlError(throttle.status());
+  if (*throttle != throttle_) {
+    throttle_ = *throttle;
+    workers_.SetThrottle(MakeThrottle(throttle_, *peers_, workers_.workers()));
+    spdlog::info("the limits of rates were changed by command");
+  }
+  return ToJsonText(DescribeThrottle(throttle_, *peers_, workers_));
 }
 
 ControlResult Tunnel::OnPathVerb(std::string_view verb, const nlohmann::json& params) {

@@ -102,6 +102,7 @@ class Tunnel final : private PeerHost {
   absl::Status ChangeNetwork(Config& next);
   void ChangePeers(const PeerChanges& changes);
   void ChangeBond(const TunnelConfig& before);
+  void ChangeThrottle(const ThrottleConfig& before);
   void PublishRoutes();
 
   // This machine's network around the tunnel.
@@ -123,6 +124,7 @@ class Tunnel final : private PeerHost {
 
   StatusSources Sources();
   ControlResult OnModeVerb(const nlohmann::json& params);
+  ControlResult OnThrottleVerb(const nlohmann::json& params);
   ControlResult OnPathVerb(std::string_view verb, const nlohmann::json& params);
   ControlResult DescribePeer(const nlohmann::json& params) const;
   uint64_t TunQueueDrops();
@@ -150,7 +152,9 @@ class Tunnel final : private PeerHost {
   boost::asio::io_context& io_;
   Config config_;
   const OnFailure on_failure_;
-  BondOptions bonding_ = config_.tunnel.bonding;  // as commands have changed it
+  // As commands have changed them.
+  BondOptions bonding_ = config_.tunnel.bonding;
+  ThrottleConfig throttle_ = config_.throttle;
   boost::asio::steady_timer tick_;
   boost::asio::steady_timer retry_commands_;
   bool retrying_commands_ = false;

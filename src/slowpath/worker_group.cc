@@ -14,6 +14,15 @@ BackendChoice ChoiceOf(const std::string& io) {
   return io == "epoll" ? BackendChoice::kEpoll : BackendChoice::kAuto;
 }
 
+void AddTo(WorkerGroup::ShaperTotals& totals, const ShaperGauges* gauges) {
+  if (gauges == nullptr) return;
+  totals.waiting_bytes += gauges->waiting_bytes.load(std::memory_order_relaxed);
+  totals.delayed += gauges->delayed.Get();
+  totals.dropped += gauges->dropped.Get();
+  totals.marked += gauges->marked.Get();
+  totals.refused += gauges->refused.Get();
+}
+
 }  // namespace
 
 size_t PeerRoom(size_t peers) {
@@ -108,6 +117,12 @@ void WorkerGroup::SetClassRules(std::shared_ptr<const ClassRules> rules) {
   if (rules != nullptr) Retire(std::move(rules));
 }
 
+void WorkerGroup::SetThrottle(std::shared_ptr<Throttle> throttle) {
+  Tell({.type = Command::Type::kSetThrottle, .throttle = throttle.get()});
+  std::swap(throttle_, throttle);
+  if (throttle != nullptr) Retire(std::move(throttle));
+}
+
 void WorkerGroup::Retire(std::shared_ptr<const void> withdrawn) {
   retired_.push_back({commands_given_, std::move(withdrawn)});
 }
@@ -200,6 +215,18 @@ WorkerGroup::PeerTotals WorkerGroup::TrafficOf(PeerSlot peer) const {
 
 const BondGauges* WorkerGroup::BondOf(PeerSlot peer) const {
   return workers_[peer % workers_.size()]->bonds().GaugesOf(peer);
+}
+
+WorkerGroup::ShaperTotals WorkerGroup::SendShaperOf(PeerSlot peer) const {
+  ShaperTotals totals;
+  for (const auto& worker : workers_) AddTo(totals, worker->bonds().ShaperGaugesOf(peer));
+  return totals;
+}
+
+WorkerGroup::ShaperTotals WorkerGroup::ReceiveShaperOf(PeerSlot peer) const {
+  ShaperTotals totals;
+  for (const auto& worker : workers_) AddTo(totals, worker->receiver().ShaperGaugesOf(peer));
+  return totals;
 }
 
 WorkerGroup::WorkerTotals WorkerGroup::TotalsOf(int worker) const {

@@ -41,6 +41,9 @@ class WorkerGroup {
   const RouteTable* routes() const { return routes_.get(); }
   // The same of the rules for classes.
   void SetClassRules(std::shared_ptr<const ClassRules> rules);
+  // The same of the limits, whose state goes with them: what has passed under the ones before is
+  // forgotten.
+  void SetThrottle(std::shared_ptr<Throttle> throttle);
   // Lets go of something that the workers were told to forget once all of them have done so.
   void Retire(std::shared_ptr<const void> withdrawn);
   // Sends what waited for room, frees what is no longer used. Now and then.
@@ -75,6 +78,12 @@ class WorkerGroup {
   WorkerTotals TotalsOf(int worker) const;
   // nullptr when it has none.
   const BondGauges* BondOf(PeerSlot peer) const;
+  // What a peer's limits, and that of all, have done to what was sent to it and came from it.
+  struct ShaperTotals {
+    uint64_t waiting_bytes = 0, delayed = 0, dropped = 0, marked = 0, refused = 0;
+  };
+  ShaperTotals SendShaperOf(PeerSlot peer) const;
+  ShaperTotals ReceiveShaperOf(PeerSlot peer) const;
   uint64_t Drops(Drop reason) const;
   uint64_t HandedOver() const;
   bool SegmentationRefused() const;
@@ -113,6 +122,7 @@ class WorkerGroup {
   std::deque<Retired> retired_;
   std::shared_ptr<const RouteTable> routes_;
   std::shared_ptr<const ClassRules> class_rules_;
+  std::shared_ptr<Throttle> throttle_;
   std::string backend_name_;
   std::string fallback_reason_;
   const std::vector<int> cpus_;

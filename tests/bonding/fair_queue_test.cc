@@ -58,6 +58,18 @@ class FairQueueTest : public ::testing::Test {
   std::unique_ptr<FairQueue> queue_ = std::make_unique<FairQueue>();
 };
 
+TEST_F(FairQueueTest, HoldsNoMoreThanSoManyPackets) {
+  queue_->SetMostPackets(10);
+  for (uint32_t flow = 0; flow < 5; ++flow) Put(flow, 100);
+  for (int i = 0; i < 20; ++i) Put(7, 200);
+  EXPECT_EQ(queue_->packets(), 10u);
+  EXPECT_EQ(queue_->counters().overflowed, 15u);  // of the longest
+  EXPECT_EQ(slab_.used(), 10u);
+  int small = 0;
+  for (SlotId id = Get(); id != kNoSlot; id = Get()) small += slab_[id].bytes == 100 ? 1 : 0;
+  EXPECT_EQ(small, 5);
+}
+
 TEST_F(FairQueueTest, KeepsTheOrderOfAFlow) {
   std::vector<SlotId> ids;
   for (int i = 0; i < 50; ++i) ids.push_back(Put(1, static_cast<uint16_t>(100 + 20 * i)));

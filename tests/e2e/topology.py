@@ -105,3 +105,37 @@ class Gateways(Tunnel):
         for gateway, net in ((self.client_ns, 2), (self.server_ns, 1)):
             gateway.ip(f"route replace 10.88.{net}.0/24 dev braid0")
             gateway.ip(f"route replace fd88:{net}::/64 dev braid0")
+
+
+class Star:
+    """
+    client2 ┐
+    client3 ┴─ switch ── server 10.20.1.1      client N: 10.20.1.N outside, 10.77.0.N inside
+
+    `extra` goes into the server's configuration.
+    """
+    SERVER = "10.77.0.1"
+
+    def __init__(self, lab, numbers=(2, 3), extra=None, guarded=True):
+        self.server_ns = lab.namespace("server")
+        self.machines = {number: lab.namespace(f"client{number}") for number in numbers}
+        lab.switch("switch", [(self.server_ns, "10.20.1.1/24")] + [
+            (ns, f"10.20.1.{number}/24") for number, ns in self.machines.items()])
+        hub = Identity(lab, "hub")
+        people = {number: Identity(lab, f"client{number}") for number in numbers}
+        self.server = Daemon(self.server_ns, "server", server_config(hub, [
+            (people[number], [f"10.77.0.{number}/32"], None) for number in numbers], extra),
+            guarded=guarded)
+        self.clients = {
+            number: Daemon(ns, f"client{number}", client_config(
+                people[number], hub, "10.20.1.1", number), guarded=guarded)
+            for number, ns in self.machines.items()}
+
+    def start(self):
+        self.server.start()
+        for client in self.clients.values():
+            client.start()
+        for number, client in self.clients.items():
+            client.wait_established()
+            self.server.wait_established(f"client{number}")
+        return self

@@ -188,6 +188,26 @@ TEST(WorkerGroup, ARouteTableIsFreedOnceEveryWorkerHasTheNext) {
   EXPECT_TRUE(second.expired());
 }
 
+TEST(WorkerGroup, LimitsAreFreedOnceEveryWorkerHasTheNextOrNone) {
+  WorkerGroup group(Unpinned(2));
+  auto throttle = std::make_shared<Throttle>(2);
+  const std::weak_ptr<const Throttle> watched = throttle;
+  group.SetThrottle(std::move(throttle));
+  for (int worker = 0; worker < 2; ++worker) {
+    EXPECT_EQ(CarryOut(group, worker)->throttle, watched.lock().get());
+  }
+  group.SetThrottle(nullptr);
+  for (int worker = 0; worker < 2; ++worker) {
+    group.Tick();
+    EXPECT_FALSE(watched.expired()) << "worker " << worker << " may still take from it";
+    const auto command = CarryOut(group, worker);
+    EXPECT_EQ(command->type, Command::Type::kSetThrottle);
+    EXPECT_EQ(command->throttle, nullptr);
+  }
+  group.Tick();
+  EXPECT_TRUE(watched.expired());
+}
+
 TEST(WorkerGroup, APacketGoesToItsWorkerAsLongAsThereIsRoom) {
   WorkerGroup group(Unpinned(3));
   for (int worker = 0; worker < 3; ++worker) {
