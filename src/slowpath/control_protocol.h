@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -43,10 +44,16 @@ enum class ControlCode : uint8_t {
   kInternal,
   kConflict,
   kNotFound,
+  kUnauthorized,      // who asks has shown no token, or a wrong one
+  kForbidden,         // who asks may not, whatever is shown
+  kMethodNotAllowed,  // this and the next two: of HTTP
+  kUnsupportedMediaType,
+  kTooManyRequests,
 };
 
 std::string_view ControlCodeName(ControlCode code);
 std::optional<ControlCode> ParseControlCode(std::string_view name);
+std::vector<std::string_view> ControlCodeNames();  // in the order of the codes
 
 struct ControlError {
   ControlCode code = ControlCode::kInternal;
@@ -72,6 +79,10 @@ struct ControlRequest {
 // No tree is built of a line that is too long or too deep.
 [[nodiscard]] std::optional<ControlError> ParseControlRequest(std::string_view line,
                                                               ControlRequest& request);
+
+// Reads parameters that stand alone, an object within the same limits; they may have several lines.
+[[nodiscard]] std::optional<ControlError> ParseControlParams(std::string_view text,
+                                                             nlohmann::json& params);
 
 // What a verb comes to: a JSON text, or an error.
 using ControlResult = std::variant<std::string, ControlError>;
