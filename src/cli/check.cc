@@ -1,12 +1,14 @@
-// `braid check`: validates a configuration and the key files that it names.
+// `braid check`: validates a configuration and the files with secrets that it names.
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 #include <string>
 
 #include "cli/cli.h"
+#include "slowpath/access_token.h"
 #include "slowpath/config.h"
 #include "slowpath/key_file.h"
+#include "slowpath/tls_identity.h"
 
 namespace braid {
 namespace {
@@ -21,9 +23,21 @@ void CheckKeyFiles(LoadedConfig& loaded) {
   }
 }
 
+void CheckHttpFiles(LoadedConfig& loaded) {
+  for (const HttpFileUse& use : loaded.http_files) {
+    const absl::Status status = use.certificate_path.empty()
+                                    ? ReadTokenFile(use.path).status()
+                                    : CheckTlsFiles({use.certificate_path, use.path});
+    if (status.ok()) continue;
+    loaded.mistakes.push_back(
+        {.pointer = use.pointer, .what = std::string(status.message()), .variable = use.variable});
+  }
+}
+
 int Check(const std::string& file) {
   LoadedConfig loaded = LoadConfig(file, ProcessEnvironment());
   CheckKeyFiles(loaded);
+  CheckHttpFiles(loaded);
   for (const Mistake& mistake : loaded.mistakes) {
     std::cerr << DescribeMistake(file, mistake) << '\n';
   }

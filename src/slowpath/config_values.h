@@ -29,6 +29,11 @@ std::optional<Endpoint> ReadEndpoint(const Node& node, Unspecified unspecified);
 // An address or a host name, and a port.
 std::optional<HostPort> ReadHostPort(const Node& node);
 
+// RFC 1123, with underscores.
+bool IsHostName(std::string_view host);
+// An address (of IPv6 in brackets) or a name, and a port.
+bool IsHostAndPort(std::string_view text);
+
 // Of a path or a peer.
 std::optional<std::string> ReadName(const Node& node);
 std::optional<std::string> ReadInterfaceName(const Node& node);
