@@ -8,7 +8,7 @@
 namespace braid {
 namespace {
 
-size_t BytesOf(const Event& event) { return event.type.size() + event.data.size(); }
+size_t BytesOf(const LoggedEvent& event) { return event.type.size() + event.data.size(); }
 
 }  // namespace
 
@@ -37,7 +37,7 @@ std::unique_ptr<EventLog::Follower> EventLog::Follow(std::optional<uint64_t> aft
   return follower;
 }
 
-const Event* EventLog::Find(uint64_t id) const {
+const LoggedEvent* EventLog::Find(uint64_t id) const {
   if (id < first_id() || id > last_id_) return nullptr;
   return &kept_[id - first_id()];
 }
@@ -46,8 +46,8 @@ EventLog::Follower::Follower(EventLog& log, uint64_t next_id, bool has_missed,
                              std::function<void()> on_news)
     : log_(log), next_id_(next_id), has_missed_(has_missed), on_news_(std::move(on_news)) {}
 
-const Event* EventLog::Follower::Next() {
-  const Event* event = log_.Find(next_id_);
+const LoggedEvent* EventLog::Follower::Next() {
+  const LoggedEvent* event = log_.Find(next_id_);
   if (event != nullptr) ++next_id_;
   return event;
 }

@@ -19,7 +19,7 @@
 
 namespace braid {
 
-struct Event {
+struct LoggedEvent {
   uint64_t id = 0;       // rises by one, and goes on rising when the daemon is started again
   uint64_t time_ms = 0;  // since 1970
   std::string type;      // "path_up": lower case letters, digits and underscores
@@ -53,12 +53,12 @@ class EventLog {
   size_t followers() const { return followers_.size(); }
 
  private:
-  const Event* Find(uint64_t id) const;
+  const LoggedEvent* Find(uint64_t id) const;
   uint64_t first_id() const { return last_id_ + 1 - kept_.size(); }
 
   const EventLogLimits limits_;
   uint64_t last_id_;
-  std::deque<Event> kept_;  // their ids follow each other up to last_id_
+  std::deque<LoggedEvent> kept_;  // their ids follow each other up to last_id_
   size_t kept_bytes_ = 0;
   std::unordered_set<Follower*> followers_;
 };
@@ -70,7 +70,7 @@ class EventLog::Follower {
   Follower& operator=(const Follower&) = delete;
 
   // The next event, valid until the next Publish(); null when there is none yet, or none any more.
-  const Event* Next();
+  const LoggedEvent* Next();
   // There are events that it can not be given: it was too slow.
   bool has_lost() const { return next_id_ < log_.first_id(); }
   // Between the event that it asked to go on from and the first that it is given there were others,

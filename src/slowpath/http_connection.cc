@@ -23,6 +23,7 @@ using std::chrono::steady_clock;
 // Handlers rest for so many times as long as they took.
 constexpr int kRestAfterCall = 3;
 constexpr size_t kMaxDrainedBytes = 1 << 20;
+constexpr std::chrono::seconds kBetweenWarnings{10};
 constexpr size_t kStreamPartBytes = 16 * 1024;
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 // A client that lost its connection comes again after this long.
@@ -49,7 +50,7 @@ std::optional<uint64_t> ParseId(std::string_view text) {
   return id;
 }
 
-void AppendEvent(std::string& to, const Event& event) {
+void AppendEvent(std::string& to, const LoggedEvent& event) {
   absl::StrAppend(&to, "id: ", event.id, "\nevent: ", event.type,
                   "\ndata: {\"time_ms\":", event.time_ms, ",\"data\":", event.data, "}\n\n");
 }
@@ -97,7 +98,8 @@ void HttpConnection::Start() {
 }
 
 void HttpConnection::Finish() {
-  if (state_ != State::kAnswering) End();
+  if (state_ != State::kAnswering) return End();
+  SetTimer(shared_->options.linger_timeout);
 }
 
 void HttpConnection::End() {
@@ -166,10 +168,20 @@ std::optional<ApiRefusal> HttpConnection::Judge() {
   auto found = FindApiOperation(request.method, request.target);
   auto* operation = std::get_if<ApiOperation>(&found);
   const bool writes = operation != nullptr && operation->writes;
-  if (auto refusal = shared_->access.CheckToken(claim, writes, steady_clock::now())) return refusal;
+  if (auto refusal = shared_->access.CheckToken(claim, writes, steady_clock::now())) {
+    if (!request.authorization.empty()) WarnOfWrongToken();
+    return refusal;
+  }
   if (operation == nullptr) return std::get<ApiRefusal>(std::move(found));
   operation_ = std::move(*operation);
   return std::nullopt;
+}
+
+void HttpConnection::WarnOfWrongToken() {
+  const auto now = steady_clock::now();
+  if (now < shared_->next_warning) return;
+  shared_->next_warning = now + kBetweenWarnings;
+  spdlog::warn("http: a client from {} has shown a wrong token", client_.ToString());
 }
 
 void HttpConnection::SendContinue() {
@@ -272,7 +284,9 @@ void HttpConnection::Send(Answer answer, bool ends) {
   body_ = reader_.request().method == "HEAD" ? "" : std::move(answer.body);
   counted_bytes_ = head_.size() + body_.size();
   shared_->answer_bytes += counted_bytes_;
-  SetTimer(shared_->options.reply_timeout);
+  // One that is closing waits for nobody for long.
+  const HttpServerOptions& options = shared_->options;
+  SetTimer(shared_->closed ? options.linger_timeout : options.reply_timeout);
   writes_ = true;
   stream_->Write({asio::buffer(head_), asio::buffer(body_)},
                  [self = shared_from_this()](const error_code& error, size_t) {
@@ -408,7 +422,7 @@ void HttpConnection::Pump() {
   if (writes_) return;
   body_.clear();
   while (body_.size() < kStreamPartBytes) {
-    const Event* event = follower_->Next();
+    const LoggedEvent* event = follower_->Next();
     if (event == nullptr) break;
     AppendEvent(body_, *event);
   }

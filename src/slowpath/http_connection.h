@@ -41,6 +41,8 @@ struct HttpShared {
   size_t answer_bytes = 0;  // that clients have not taken yet
   // Handlers are not called before: they have had their part of the thread's time.
   std::chrono::steady_clock::time_point next_call{};
+  // Of wrong tokens nothing is logged before: whoever tries many must not fill the log.
+  std::chrono::steady_clock::time_point next_warning{};
   bool closed = false;
 };
 
@@ -54,7 +56,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   ~HttpConnection();
 
   void Start();
-  // Ends the connection now, or after the answer that is under way.
+  // Ends the connection now, or after the answer that is under way, for which it does not wait
+  // long.
   void Finish();
   // Ends it at once.
   void End();
@@ -88,6 +91,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Proceed();
   void OnHead();
   std::optional<ApiRefusal> Judge();
+  void WarnOfWrongToken();
   void SendContinue();
   void AwaitTurn();
   void Serve();

@@ -74,8 +74,8 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // Ends the connections; an answer that is being written is finished. No handler is called after
-  // this, and it may be called by one.
+  // Ends the connections; an answer that is being written is finished if the client takes it within
+  // the linger timeout. No handler is called after this, and it may be called by one.
   void Close();
 
   // Where it listens: with the port that the kernel chose where 0 was asked for.

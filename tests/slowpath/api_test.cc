@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <string>
 #include <vector>
@@ -133,6 +135,21 @@ TEST(ApiTest, EveryErrorCodeIsInTheDocumentAndHasAStatus) {
     ASSERT_TRUE(code.has_value()) << name;
     EXPECT_GE(HttpStatusOf(*code), 400) << name;
     EXPECT_EQ(HttpStatusOf(*code) == 500, *code == ControlCode::kInternal) << name;
+  }
+}
+
+TEST(ApiTest, DocumentationListsEveryOperationAndCode) {
+  std::ifstream file("docs/control.md");
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  ASSERT_FALSE(text.empty());
+  const Json document = OpenApiDocument("1");
+  for (const auto& [path, item] : document["paths"].items()) {
+    EXPECT_NE(text.find("`" + path + "`"), text.npos) << path;
+  }
+  for (const std::string_view code : ControlCodeNames()) {
+    const std::string row =
+        absl::StrCat("\n| `", std::string(code), "` | ", HttpStatusOf(*ParseControlCode(code)));
+    EXPECT_NE(text.find(row), text.npos) << row;
   }
 }
 

@@ -16,7 +16,7 @@ constexpr uint64_t kFirstId = 1'000'000'001;
 
 std::vector<uint64_t> ReadIds(EventLog::Follower& follower) {
   std::vector<uint64_t> ids;
-  while (const Event* event = follower.Next()) ids.push_back(event->id);
+  while (const LoggedEvent* event = follower.Next()) ids.push_back(event->id);
   return ids;
 }
 
@@ -28,7 +28,7 @@ TEST(EventLogTest, FollowerReadsWhatIsPublishedFromThenOn) {
   EXPECT_EQ(follower->Next(), nullptr);
   log.Publish("path_up", {{"path", "lte"}}, 5'000'000);
   EXPECT_EQ(news, 1);
-  const Event* event = follower->Next();
+  const LoggedEvent* event = follower->Next();
   ASSERT_NE(event, nullptr);
   EXPECT_EQ(event->id, kFirstId + 1);
   EXPECT_EQ(event->time_ms, 5u);

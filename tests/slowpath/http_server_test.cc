@@ -713,6 +713,22 @@ TEST_F(HttpServerTest, HandlerMayCloseTheServerAndIsAnswered) {
   EXPECT_TRUE(idle.IsClosed());
 }
 
+TEST_F(HttpServerTest, ClosingDoesNotWaitForWhoDoesNotRead) {
+  HttpServerOptions options = Options();
+  options.linger_timeout = 200ms;
+  answer_bytes_ = 32 << 20;
+  Start(options);
+  HttpClient client(endpoint(), 4096);
+  client.Send(Get("/v1/peers"));
+  EXPECT_EQ(client.ReadHead().status, 200);
+  OnLoop([this] { server_->Close(); });
+  work_.reset();
+  thread_.join();  // as a daemon's does, once nothing is left to be done
+  size_t bytes = 0;
+  while (const size_t more = client.ReadUntil("nothing of it").size()) bytes += more;
+  EXPECT_LT(bytes, answer_bytes_);
+}
+
 // --- Events ---
 
 TEST_F(HttpServerTest, EventsComeAsTheyHappen) {
