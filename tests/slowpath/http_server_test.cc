@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "support/http_client.h"
 
@@ -120,6 +121,11 @@ class HttpServerTest : public ::testing::Test {
     if (verb == "peers") return ToJsonText(json(std::string(answer_bytes_, 'x')));
     if (verb == "peer") return ControlError{ControlCode::kNotFound, "no such peer"};
     if (verb == "health") throw std::runtime_error("secret");
+    if (verb == "config") {
+      call_begins_.push_back(std::chrono::steady_clock::now());
+      std::this_thread::sleep_for(kLongCall);
+      return std::string("{}");
+    }
     if (verb == "stop") {
       server_->Close();
       return std::string("{}");
@@ -163,8 +169,11 @@ class HttpServerTest : public ::testing::Test {
     return json::parse(answer.body, nullptr, false).value("code", "none");
   }
 
+  static constexpr std::chrono::milliseconds kLongCall{50};
+
   std::string directory_;
   std::string token_file_;
+  std::vector<std::chrono::steady_clock::time_point> call_begins_;  // of long ones
   size_t answer_bytes_ = 1000;
   EventLog events_;
   boost::asio::io_context io_;
@@ -561,6 +570,50 @@ TEST_F(HttpServerTest, AnswersThatNobodyTakesAreBounded) {
   EXPECT_EQ(refused.status, 503);
   EXPECT_EQ(CodeIn(refused), "too_many_clients");
   EXPECT_EQ(refused.fields.at("retry-after"), "1");
+}
+
+TEST_F(HttpServerTest, SilentTlsClientEnds) {
+  HttpServerOptions options = TlsOptions();
+  options.request_timeout = 300ms;
+  Start(options);
+  HttpClient silent(endpoint());
+  EXPECT_TRUE(silent.IsClosed());
+  HttpClient slow(endpoint());
+  slow.Send("\x16\x03\x01");
+  EXPECT_TRUE(slow.IsClosed());
+}
+
+// What else the thread has to do gets its part of it, however much is asked for.
+TEST_F(HttpServerTest, HandlersRestAfterLongCalls) {
+  Start(Options());
+  HttpClient first(endpoint());
+  HttpClient second(endpoint());
+  first.Send(Get("/v1/config") + Get("/v1/config"));
+  second.Send(Get("/v1/config"));
+  for (HttpClient* client : {&first, &first, &second}) EXPECT_EQ(client->ReadAnswer().status, 200);
+  ASSERT_EQ(call_begins_.size(), 3u);
+  EXPECT_GE(call_begins_[1] - call_begins_[0], 4 * kLongCall);
+  EXPECT_GE(call_begins_[2] - call_begins_[1], 4 * kLongCall);
+}
+
+TEST_F(HttpServerTest, RunningOutOfDescriptorsIsSurvived) {
+  Start(Options());
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const absl::Cleanup restore = [&before] { setrlimit(RLIMIT_NOFILE, &before); };
+  HttpClient client(endpoint());
+  client.Send(Get("/v1/status"));
+  ASSERT_EQ(client.ReadAnswer().status, 200);
+  const int next = dup(0);
+  close(next);
+  // Room for the descriptor of the next client, none for the server's end of it.
+  const rlimit tight{static_cast<rlim_t>(next) + 1, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &tight), 0);
+  HttpClient late(endpoint());
+  ASSERT_TRUE(late.Send(Get("/v1/status")));
+  EXPECT_TRUE(late.IsSilentFor(50));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(late.ReadAnswer().status, 200);
 }
 
 TEST_F(HttpServerTest, StreamsOfAllAddressesAreBounded) {
