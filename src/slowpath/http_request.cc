@@ -13,6 +13,9 @@ namespace {
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
+// "0\r\n\r\n" ends a body of chunks. Given less than that of the last chunk, Beast's parser (1.81)
+// fails an assertion.
+constexpr size_t kLeastChunksBytes = 5;
 constexpr unsigned kHttp10 = 10;
 constexpr unsigned kHttp11 = 11;
 
@@ -31,7 +34,8 @@ void HttpRequestReader::Next() {
 HttpRequestReader::Progress HttpRequestReader::Read() {
   if (is_refused_) return Progress::kRefused;
   while (!parser_->is_done()) {
-    if (buffer_.empty()) return Progress::kMore;
+    const bool in_chunks = has_head_ && parser_->chunked();
+    if (buffer_.size() < (in_chunks ? kLeastChunksBytes : 1)) return Progress::kMore;
     error_code error;
     const size_t used = parser_->put(boost::asio::buffer(buffer_), error);
     buffer_.erase(0, used);

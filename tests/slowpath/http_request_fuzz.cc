@@ -23,8 +23,6 @@ void Check(bool holds) {
 struct Read {
   std::vector<std::string> requests;  // each as one text
   int refused = 0;                    // with this status; nothing more is read then
-
-  bool operator==(const Read&) const = default;
 };
 
 std::string Written(const HttpRequest& request) {
@@ -95,6 +93,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto by_more = braid::Cut(bytes, 1 + size / 3);
   // What stands around chunks is found too long where it comes bit by bit, else taken.
   if (by_one.refused == 431 || by_more.refused == 431) return 0;
-  braid::Check(by_one == by_more);
+  // Whether a mistake is found before the end of a head depends on the cut.
+  braid::Check(by_one.requests == by_more.requests);
   return 0;
 }

@@ -278,6 +278,23 @@ TEST_F(HttpServerTest, BytesMayComeOneByOneAndBodiesInChunks) {
   EXPECT_EQ(client.ReadAnswer().status, 200);
 }
 
+TEST_F(HttpServerTest, EveryCutOfABodyInChunksIsTheSame) {
+  Start(Options());
+  const std::string head =
+      absl::StrCat("POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ", kToken,
+                   "\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n");
+  for (const std::string body : {"0\r\n\r\n", "00;x\r\nA: b\r\n\r\n", "2\r\n{}\r\n0\r\n\r\n"}) {
+    for (size_t cut = 0; cut <= body.size(); ++cut) {
+      HttpClient client(endpoint());
+      client.Send(head + body.substr(0, cut));
+      OnLoop([] {});
+      std::this_thread::sleep_for(2ms);
+      client.Send(body.substr(cut));
+      EXPECT_EQ(client.ReadAnswer().status, 200) << body << " cut at " << cut;
+    }
+  }
+}
+
 TEST_F(HttpServerTest, ConnectionEndsWhereItIsAskedTo) {
   Start(Options());
   for (const std::string& request :
