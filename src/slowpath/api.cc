@@ -1,10 +1,7 @@
 #include "slowpath/api.h"
 
 #include <algorithm>
-#include <iterator>
-#include <map>
 #include <optional>
-#include <span>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"

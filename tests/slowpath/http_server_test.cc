@@ -1,6 +1,8 @@
 #include "slowpath/http_server.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -39,6 +41,20 @@ void AllowManyFiles() {
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 8192);
   setrlimit(RLIMIT_NOFILE, &limit);
 }
+
+// Sanitizers keep what was freed for a while, so memory says nothing.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define BRAID_TEST_IS_SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BRAID_TEST_IS_SANITIZED
+#endif
+#ifdef BRAID_TEST_IS_SANITIZED
+constexpr bool kIsSanitized = true;
+#else
+constexpr bool kIsSanitized = false;
+#endif
 
 // The most memory that this process has had since the last ForgetPeak().
 uint64_t PeakBytes() {
@@ -482,12 +498,23 @@ TEST_F(HttpServerTest, MonstrousBodiesCostNoMemory) {
     EXPECT_EQ(StatusOf(deep_request), 400);
     EXPECT_EQ(send_gib("GET /" + part, part), 431);
   };
-  run();  // what is loaded and kept at the first time
+  run();           // what is loaded and kept at the first time
+  malloc_trim(0);  // what others have freed would hide what is taken
   ForgetPeak();
   const uint64_t before = PeakBytes();
   run();
-  EXPECT_LT(PeakBytes(), before + (1 << 20));
+  const uint64_t peak = PeakBytes();
+  if (!kIsSanitized) {
+    EXPECT_LT(peak, before + (1 << 20));
+  }
   ExpectService();
+  // What would be too much is seen.
+  constexpr size_t kTooMuch = 2 << 20;
+  void* memory = mmap(nullptr, kTooMuch, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  EXPECT_GE(PeakBytes(), before + (1 << 20));
+  munmap(memory, kTooMuch);
 }
 
 TEST_F(HttpServerTest, LevelsBeyondTheLimitAreRefused) {
@@ -608,9 +635,11 @@ TEST_F(HttpServerTest, HandlersRestAfterLongCalls) {
   first.Send(Get("/v1/config") + Get("/v1/config"));
   second.Send(Get("/v1/config"));
   for (HttpClient* client : {&first, &first, &second}) EXPECT_EQ(client->ReadAnswer().status, 200);
-  ASSERT_EQ(call_begins_.size(), 3u);
-  EXPECT_GE(call_begins_[1] - call_begins_[0], 4 * kLongCall);
-  EXPECT_GE(call_begins_[2] - call_begins_[1], 4 * kLongCall);
+  OnLoop([this] {
+    ASSERT_EQ(call_begins_.size(), 3u);
+    EXPECT_GE(call_begins_[1] - call_begins_[0], 4 * kLongCall);
+    EXPECT_GE(call_begins_[2] - call_begins_[1], 4 * kLongCall);
+  });
 }
 
 TEST_F(HttpServerTest, RunningOutOfDescriptorsIsSurvived) {
