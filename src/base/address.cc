@@ -45,6 +45,13 @@ std::optional<IpAddress> IpAddress::Parse(std::string_view text) {
 
 bool IpAddress::is_unspecified() const { return is_set() && bytes == decltype(bytes){}; }
 
+bool IpAddress::is_loopback() const {
+  if (is_v4()) return bytes[0] == 127;
+  decltype(bytes) one{};
+  one.back() = 1;
+  return is_v6() && bytes == one;
+}
+
 std::string IpAddress::ToString() const {
   if (!is_set()) return "none";
   char buffer[INET6_ADDRSTRLEN];

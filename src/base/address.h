@@ -29,6 +29,7 @@ struct IpAddress {
   bool is_v6() const { return family == Family::kV6; }
   bool is_set() const { return family != Family::kNone; }
   bool is_unspecified() const;  // 0.0.0.0 or ::
+  bool is_loopback() const;     // of 127.0.0.0/8, or ::1
   int bits() const { return is_v4() ? 32 : 128; }
   int bytes_used() const { return bits() / 8; }
   int socket_family() const { return is_v4() ? AF_INET : AF_INET6; }

@@ -1,4 +1,4 @@
-// `braid check`: validates a configuration and the key files that it names.
+// `braid check`: validates a configuration and the files with secrets that it names.
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
@@ -14,6 +14,7 @@ namespace {
 int Check(const std::string& file) {
   LoadedConfig loaded = LoadConfig(file, ProcessEnvironment());
   CheckKeyFiles(loaded);
+  CheckHttpFiles(loaded);
   for (const Mistake& mistake : loaded.mistakes) {
     std::cerr << DescribeMistake(loaded.file, mistake) << '\n';
   }

@@ -1,7 +1,5 @@
 #include "slowpath/config.h"
 
-#include <sys/un.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -13,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "slowpath/config_control.h"
 #include "slowpath/config_environment.h"
 #include "slowpath/config_file.h"
 #include "slowpath/config_network.h"
@@ -29,7 +28,6 @@ constexpr size_t kMaxInnerAddresses = 64;
 constexpr uint64_t kMaxRekeyAfterSeconds = 120;
 constexpr uint64_t kMinRekeyAfterPackets = 1000;
 constexpr uint64_t kMaxRekeyAfterPackets = uint64_t{1} << 60;
-constexpr size_t kMaxSocketPathBytes = sizeof(sockaddr_un::sun_path) - 1;
 constexpr double kMinKeepaliveSeconds = 0.01;
 constexpr double kMaxKeepaliveSeconds = 60;
 
@@ -88,7 +86,6 @@ class ConfigReader {
   void ReadListen(const Section& tunnel);
   void ReadPeers(const Section& tunnel);
   void ReadCiphers(const Node& list);
-  void ReadControl(const Section& control);
   void ReadPerformance(const Section& performance);
   void ReadLog(const Section& log);
 
@@ -459,24 +456,6 @@ void ConfigReader::ReadCiphers(const Node& list) {
   config_.tunnel.ciphers = std::move(ciphers);
 }
 
-void ConfigReader::ReadControl(const Section& control) {
-  ControlConfig& to = config_.control;
-  if (const auto socket = control.Find("socket")) {
-    ReadFile(*socket, to.socket);
-    if (to.socket.size() > kMaxSocketPathBytes) {
-      socket->Wrong(absl::StrCat("is too long: with its folder it must have at most ",
-                                 kMaxSocketPathBytes, " bytes"));
-    }
-  }
-  const auto http_node = control.Find("http");
-  if (!http_node) return;
-  const Section http(*http_node, {"address"});
-  const auto address = http.Need("address", "an address and port such as \"127.0.0.1:7780\"");
-  if (!address) return;
-  to.http_address = ReadEndpoint(*address, Unspecified::kAllowed);
-  if (to.http_address) address->Warn("is not used: this version does not serve HTTP");
-}
-
 void ConfigReader::ReadPerformance(const Section& performance) {
   PerformanceConfig& to = config_.performance;
   if (const auto workers = performance.Find("workers")) {
@@ -529,7 +508,7 @@ Config ConfigReader::Read(const nlohmann::json& tree) {
   CheckHostNetwork(config_, report_);
   if (const auto throttle = root.Find("throttle")) ReadThrottle(*throttle, config_.throttle);
   CheckThrottle(config_, report_);
-  ReadControl(root.Sub("control", {"socket", "http"}));
+  ReadControl(root.Sub("control", {"socket", "http"}), folder_, report_, config_.control);
   ReadPerformance(
       root.Sub("performance", {"workers", "io", "aead", "offloads", "pin", "measure_port"}));
   ReadLog(root.Sub("log", {"level", "format"}));

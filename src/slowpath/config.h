@@ -120,9 +120,27 @@ struct TunnelConfig {
   bool operator==(const TunnelConfig&) const = default;
 };
 
+struct TlsFiles {
+  std::string certificate_file;  // PEM: the certificate, and those between it and the root
+  std::string key_file;          // PEM, not encrypted, of its owner alone
+
+  bool operator==(const TlsFiles&) const = default;
+};
+
+// Off the loopback it has both a token and TLS.
+struct HttpConfig {
+  Endpoint address;
+  std::string token_file;  // empty: nothing can be changed by HTTP
+  std::optional<TlsFiles> tls;
+  std::vector<std::string> hosts;    // names and addresses that it goes by, in lower case
+  std::vector<std::string> origins;  // whose pages may ask: "https://panel.example", in lower case
+
+  bool operator==(const HttpConfig&) const = default;
+};
+
 struct ControlConfig {
   std::string socket = "/run/braid/braid.sock";
-  std::optional<Endpoint> http_address;
+  std::optional<HttpConfig> http;
 
   bool operator==(const ControlConfig&) const = default;
 };
@@ -196,12 +214,21 @@ struct KeyFileUse {
   std::string path;
 };
 
+// The same of the HTTP API: a token, or a private key with its certificate.
+struct HttpFileUse {
+  std::string pointer;
+  std::string variable;
+  std::string path;
+  std::string certificate_path;  // empty: `path` is a token's
+};
+
 struct LoadedConfig {
   std::string file;              // that was read; empty for a text
   std::optional<Config> config;  // nothing when there is any mistake
   std::vector<Mistake> mistakes;
   std::vector<Mistake> warnings;
   std::vector<KeyFileUse> key_files;  // also when there are mistakes elsewhere
+  std::vector<HttpFileUse> http_files;
 };
 
 inline constexpr size_t kMaxConfigBytes = 16 << 20;  // kMaxPeers with a prefix each

@@ -159,10 +159,23 @@ Json ThrottleJson(const ThrottleConfig& throttle) {
   return json;
 }
 
+Json HttpJson(const HttpConfig& http) {
+  Json json;
+  json["address"] = http.address.ToString();
+  if (!http.token_file.empty()) json["token_file"] = http.token_file;
+  if (http.tls) {
+    json["tls"] = {{"certificate_file", http.tls->certificate_file},
+                   {"key_file", http.tls->key_file}};
+  }
+  json["hosts"] = http.hosts;
+  json["origins"] = http.origins;
+  return json;
+}
+
 Json ControlJson(const ControlConfig& control) {
   Json json;
   json["socket"] = control.socket;
-  if (control.http_address) json["http"]["address"] = control.http_address->ToString();
+  if (control.http) json["http"] = HttpJson(*control.http);
   return json;
 }
 

@@ -2,7 +2,9 @@
 
 #include <string>
 
+#include "slowpath/access_token.h"
 #include "slowpath/key_file.h"
+#include "slowpath/tls_identity.h"
 
 namespace braid {
 
@@ -13,6 +15,17 @@ void CheckKeyFiles(LoadedConfig& loaded) {
     loaded.mistakes.push_back({.pointer = use.pointer,
                                .what = std::string(key.status().message()),
                                .variable = use.variable});
+  }
+}
+
+void CheckHttpFiles(LoadedConfig& loaded) {
+  for (const HttpFileUse& use : loaded.http_files) {
+    const absl::Status status = use.certificate_path.empty()
+                                    ? ReadTokenFile(use.path).status()
+                                    : CheckTlsFiles({use.certificate_path, use.path});
+    if (status.ok()) continue;
+    loaded.mistakes.push_back(
+        {.pointer = use.pointer, .what = std::string(status.message()), .variable = use.variable});
   }
 }
 

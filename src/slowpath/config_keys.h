@@ -1,4 +1,4 @@
-// The key files of a configuration, looked at along with it.
+// The files that a configuration names for keys, token and certificate, looked at along with it.
 #pragma once
 
 #include "slowpath/config.h"
@@ -7,5 +7,7 @@ namespace braid {
 
 // Adds a mistake for each that holds no key, or lets others read it.
 void CheckKeyFiles(LoadedConfig& loaded);
+// The same of the HTTP API: its token, and its certificate and key, which must belong together.
+void CheckHttpFiles(LoadedConfig& loaded);
 
 }  // namespace braid

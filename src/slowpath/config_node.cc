@@ -96,6 +96,11 @@ void Report::KeyFile(const std::string& pointer, const std::string& path) {
   loaded_.key_files.push_back({pointer, origins_.Find(pointer), path});
 }
 
+void Report::HttpFile(const std::string& pointer, const std::string& path,
+                      const std::string& certificate_path) {
+  loaded_.http_files.push_back({pointer, origins_.Find(pointer), path, certificate_path});
+}
+
 void Node::MustBe(const std::string& what) const {
   Wrong(absl::StrCat("must be ", what, ", but is ", Show(*value_)));
 }

@@ -28,6 +28,9 @@ class Report {
   void Wrong(const std::string& pointer, std::string what);
   void Warn(const std::string& pointer, std::string what);
   void KeyFile(const std::string& pointer, const std::string& path);
+  // `certificate_path` is empty where the file is a token's.
+  void HttpFile(const std::string& pointer, const std::string& path,
+                const std::string& certificate_path);
 
  private:
   const Origins& origins_;

@@ -40,21 +40,6 @@ std::string WhyNotOneMachine(const IpAddress& address) {
   return "";
 }
 
-// RFC 1123. A name whose last label is a number would be taken for a broken IPv4 address.
-bool IsHostName(std::string_view host) {
-  if (host.empty() || host.size() > kMaxHostNameBytes) return false;
-  if (host.ends_with('.')) host.remove_suffix(1);
-  const std::vector<std::string> labels = absl::StrSplit(std::string(host), '.');
-  const auto is_label = [](const std::string& label) {
-    return !label.empty() && label.size() <= kMaxHostLabelBytes && label.front() != '-' &&
-           label.back() != '-' && std::all_of(label.begin(), label.end(), [](unsigned char c) {
-             return absl::ascii_isalnum(c) || c == '-' || c == '_';
-           });
-  };
-  return std::all_of(labels.begin(), labels.end(), is_label) &&
-         !std::all_of(labels.back().begin(), labels.back().end(), absl::ascii_isdigit);
-}
-
 }  // namespace
 
 std::optional<HostPort> ParseHostPort(std::string_view text) {
@@ -77,6 +62,23 @@ bool IsIpv4Mapped(const IpAddress& address) {
   return address.is_v6() &&
          std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), address.bytes.begin());
 }
+
+// A name whose last label is a number would be taken for a broken IPv4 address.
+bool IsHostName(std::string_view host) {
+  if (host.empty() || host.size() > kMaxHostNameBytes) return false;
+  if (host.ends_with('.')) host.remove_suffix(1);
+  const std::vector<std::string> labels = absl::StrSplit(std::string(host), '.');
+  const auto is_label = [](const std::string& label) {
+    return !label.empty() && label.size() <= kMaxHostLabelBytes && label.front() != '-' &&
+           label.back() != '-' && std::all_of(label.begin(), label.end(), [](unsigned char c) {
+             return absl::ascii_isalnum(c) || c == '-' || c == '_';
+           });
+  };
+  return std::all_of(labels.begin(), labels.end(), is_label) &&
+         !std::all_of(labels.back().begin(), labels.back().end(), absl::ascii_isdigit);
+}
+
+bool IsHostAndPort(std::string_view text) { return ParseHostPort(text).has_value(); }
 
 bool CheckAddress(const Node& node, const IpAddress& address, Unspecified unspecified) {
   std::string why = WhyNotOneMachine(address);

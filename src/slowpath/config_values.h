@@ -30,6 +30,11 @@ std::optional<Endpoint> ReadEndpoint(const Node& node, Unspecified unspecified);
 std::optional<HostPort> ParseHostPort(std::string_view text);
 std::optional<HostPort> ReadHostPort(const Node& node);
 
+// RFC 1123, with underscores.
+bool IsHostName(std::string_view host);
+// An address (of IPv6 in brackets) or a name, and a port.
+bool IsHostAndPort(std::string_view text);
+
 // Of a path or a peer.
 std::optional<std::string> ReadName(const Node& node);
 std::optional<std::string> ReadInterfaceName(const Node& node);

@@ -30,6 +30,11 @@ constexpr std::pair<ControlCode, std::string_view> kCodeNames[] = {
     {ControlCode::kNotFound, "not_found"},
     {ControlCode::kBadConfig, "bad_config"},
     {ControlCode::kNeedsRestart, "needs_restart"},
+    {ControlCode::kUnauthorized, "unauthorized"},
+    {ControlCode::kForbidden, "forbidden"},
+    {ControlCode::kMethodNotAllowed, "method_not_allowed"},
+    {ControlCode::kUnsupportedMediaType, "unsupported_media_type"},
+    {ControlCode::kTooManyRequests, "too_many_requests"},
 };
 
 constexpr std::array<std::string_view, 4> kRequestMembers = {"v", "id", "verb", "params"};
@@ -72,6 +77,24 @@ std::optional<ControlError> CheckBounds(std::string_view line) {
                  {{"limit", kMaxControlRequestBytes}});
   }
   return std::nullopt;
+}
+
+std::optional<ControlError> ParseWithinBounds(std::string_view text, Json& root) {
+  if (auto error = CheckBounds(text)) return error;
+  // The parser takes a NUL for the end of its input and would not look at what follows.
+  if (text.find('\0') != text.npos) {
+    return Error(ControlCode::kBadJson, "the request holds a NUL byte");
+  }
+  root = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (root.is_discarded()) {
+    return Error(ControlCode::kBadJson, "the request is not JSON in UTF-8");
+  }
+  return std::nullopt;
+}
+
+ControlError ParamsMustBeObject(const Json& given) {
+  return Error(ControlCode::kBadParams, "\"params\" must be an object",
+               {{"given", given.type_name()}});
 }
 
 std::optional<ControlError> ReadId(const Json& root, ControlRequest& request) {
@@ -122,10 +145,7 @@ std::optional<ControlError> ReadVerb(const Json& root, ControlRequest& request) 
 std::optional<ControlError> TakeParams(Json& root, ControlRequest& request) {
   Json params = Json::object();
   if (const auto found = root.find("params"); found != root.end()) params = std::move(*found);
-  if (!params.is_object()) {
-    return Error(ControlCode::kBadParams, "\"params\" must be an object",
-                 {{"given", params.type_name()}});
-  }
+  if (!params.is_object()) return ParamsMustBeObject(params);
   request.params = std::make_shared<const Json>(std::move(params));
   return std::nullopt;
 }
@@ -145,13 +165,20 @@ absl::StatusCode ToStatusCode(ControlCode code) {
     case ControlCode::kBadParams:
     case ControlCode::kTooLarge:
     case ControlCode::kTooDeep:
+    case ControlCode::kMethodNotAllowed:
+    case ControlCode::kUnsupportedMediaType:
       return absl::StatusCode::kInvalidArgument;
     case ControlCode::kUnknownVerb:
       return absl::StatusCode::kUnimplemented;
     case ControlCode::kTimeout:
       return absl::StatusCode::kDeadlineExceeded;
     case ControlCode::kTooManyClients:
+    case ControlCode::kTooManyRequests:
       return absl::StatusCode::kResourceExhausted;
+    case ControlCode::kUnauthorized:
+      return absl::StatusCode::kUnauthenticated;
+    case ControlCode::kForbidden:
+      return absl::StatusCode::kPermissionDenied;
     case ControlCode::kUnavailable:
       return absl::StatusCode::kUnavailable;
     case ControlCode::kConflict:
@@ -224,6 +251,12 @@ std::optional<ControlCode> ParseControlCode(std::string_view name) {
   return std::nullopt;
 }
 
+std::vector<std::string_view> ControlCodeNames() {
+  std::vector<std::string_view> names;
+  for (const auto& [code, name] : kCodeNames) names.push_back(name);
+  return names;
+}
+
 ControlError UnknownVerb(std::string_view verb) {
   return Error(ControlCode::kUnknownVerb,
                absl::StrCat("there is no verb \"", std::string(verb), "\""), {{"verb", verb}});
@@ -241,15 +274,8 @@ absl::Status ToStatus(const ControlError& error) {
 
 std::optional<ControlError> ParseControlRequest(std::string_view line, ControlRequest& request) {
   request = {};
-  if (auto error = CheckBounds(line)) return error;
-  // The parser takes a NUL for the end of its input and would not look at what follows.
-  if (line.find('\0') != line.npos) {
-    return Error(ControlCode::kBadJson, "the request holds a NUL byte");
-  }
-  Json root = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded()) {
-    return Error(ControlCode::kBadJson, "the request is not JSON in UTF-8 on one line");
-  }
+  Json root;
+  if (auto error = ParseWithinBounds(line, root)) return error;
   if (!root.is_object()) {
     return Error(ControlCode::kBadRequest, "the request must be an object",
                  {{"given", root.type_name()}});
@@ -259,6 +285,12 @@ std::optional<ControlError> ParseControlRequest(std::string_view line, ControlRe
   if (auto error = CheckMembers(root)) return error;
   if (auto error = ReadVerb(root, request)) return error;
   return TakeParams(root, request);
+}
+
+std::optional<ControlError> ParseControlParams(std::string_view text, Json& params) {
+  if (auto error = ParseWithinBounds(text, params)) return error;
+  if (!params.is_object()) return ParamsMustBeObject(params);
+  return std::nullopt;
 }
 
 std::string RenderControlError(const ControlError& error) {

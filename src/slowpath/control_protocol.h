@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -43,12 +44,18 @@ enum class ControlCode : uint8_t {
   kInternal,
   kConflict,
   kNotFound,
-  kBadConfig,     // "details" has "mistakes"
-  kNeedsRestart,  // "details" has "changes"
+  kBadConfig,         // "details" has "mistakes"
+  kNeedsRestart,      // "details" has "changes"
+  kUnauthorized,      // who asks has shown no token, or a wrong one
+  kForbidden,         // who asks may not, whatever is shown
+  kMethodNotAllowed,  // this and the next two: of HTTP
+  kUnsupportedMediaType,
+  kTooManyRequests,
 };
 
 std::string_view ControlCodeName(ControlCode code);
 std::optional<ControlCode> ParseControlCode(std::string_view name);
+std::vector<std::string_view> ControlCodeNames();  // in the order of the codes
 
 struct ControlError {
   ControlCode code = ControlCode::kInternal;
@@ -74,6 +81,10 @@ struct ControlRequest {
 // No tree is built of a line that is too long or too deep.
 [[nodiscard]] std::optional<ControlError> ParseControlRequest(std::string_view line,
                                                               ControlRequest& request);
+
+// Reads parameters that stand alone, an object within the same limits; they may have several lines.
+[[nodiscard]] std::optional<ControlError> ParseControlParams(std::string_view text,
+                                                             nlohmann::json& params);
 
 // What a verb comes to: a JSON text, or an error.
 using ControlResult = std::variant<std::string, ControlError>;

@@ -144,6 +144,15 @@ absl::StatusOr<BoundSocket> CreateSocket(const std::string& path, int backlog) {
   return bound;
 }
 
+// The file's mode keeps others out already, unless somebody has changed it.
+bool IsTrusted(stream_protocol::socket& socket) {
+  ucred peer{};
+  socklen_t length = sizeof(peer);
+  if (getsockopt(socket.native_handle(), SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
+    return false;
+  return peer.uid == 0 || peer.uid == geteuid();
+}
+
 // Tells a client why it is being dropped, if its buffer has room for that; nobody waits for it.
 void SendLastWord(stream_protocol::socket& socket, const ControlError& error) {
   error_code ignored;
@@ -253,6 +262,10 @@ void ControlServer::Core::AcceptLater() {
 
 void ControlServer::Core::Welcome(stream_protocol::socket socket) {
   fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+  if (!IsTrusted(socket)) {
+    return SendLastWord(socket, {ControlCode::kForbidden,
+                                 "only root and the user of the daemon may speak to it here"});
+  }
   if (connections_.size() >= static_cast<size_t>(options_.max_clients)) {
     return SendLastWord(socket, {ControlCode::kTooManyClients,
                                  absl::StrCat("the daemon serves ", options_.max_clients,

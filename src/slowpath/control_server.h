@@ -32,7 +32,8 @@ struct ControlServerOptions {
   std::chrono::milliseconds reply_timeout = kControlReplyTimeout;
 };
 
-// Lives on the thread of its io_context, which must outlive it.
+// Serves root and the user that it runs as, and nobody else. Lives on the thread of its io_context,
+// which must outlive it.
 class ControlServer {
  public:
   // Creates the socket with mode 0600, its directory too if that is missing. Errors:

@@ -20,8 +20,11 @@
 #include "slowpath/config_change.h"
 #include "slowpath/config_json.h"
 #include "slowpath/control_server.h"
+#include "slowpath/event_log.h"
 #include "slowpath/health.h"
+#include "slowpath/http_server.h"
 #include "slowpath/log.h"
+#include "slowpath/metrics.h"
 #include "slowpath/restart_policy.h"
 #include "slowpath/status.h"
 #include "slowpath/tunnel.h"
@@ -50,7 +53,11 @@ class Daemon {
 
  private:
   absl::Status ListenForControl();
+  absl::Status ListenForHttp();
   ControlResult OnControl(std::string_view verb, const nlohmann::json& params);
+  std::string WhyThereIsNoTunnel() const;
+  std::string MetricsText();
+  ControlResult DescribeEvents(const nlohmann::json& params);
   ControlResult OnStart();
   ControlResult OnStop(const nlohmann::json& params);
   ControlResult OnReload(const nlohmann::json& params);
@@ -69,7 +76,9 @@ class Daemon {
   asio::io_context io_{1};
   asio::signal_set end_signals_;
   asio::signal_set reload_signal_;
+  EventLog event_log_;
   std::unique_ptr<ControlServer> control_;
+  std::unique_ptr<HttpServer> http_;
   std::unique_ptr<Tunnel> tunnel_;  // nothing while it is stopped
   TimeNs tunnel_started_ns_ = 0;
   asio::steady_timer restart_;
@@ -83,8 +92,9 @@ class Daemon {
 // The control socket first, so that of two daemons the later one changes nothing. It answers once
 // the loop runs.
 absl::Status Daemon::Run() {
-  if (absl::Status status = ListenForControl(); !status.ok()) return status;
-  if (absl::Status status = StartTunnel(); !status.ok()) return status;
+  for (auto step : {&Daemon::ListenForControl, &Daemon::ListenForHttp, &Daemon::StartTunnel}) {
+    if (absl::Status status = (this->*step)(); !status.ok()) return status;
+  }
   end_signals_.async_wait([this](const boost::system::error_code& error, int) {
     if (!error) Shutdown();
   });
@@ -115,14 +125,31 @@ absl::Status Daemon::ListenForControl() {
   }
 }
 
+absl::Status Daemon::ListenForHttp() {
+  if (!config_.control.http) return absl::OkStatus();
+  auto server = HttpServer::Listen(
+      io_, HttpOptionsOf(*config_.control.http),
+      {.verb = [this](std::string_view verb,
+                      const nlohmann::json& params) { return OnControl(verb, params); },
+       .metrics = [this] { return MetricsText(); },
+       .events = event_log_});
+  if (!server.ok()) return server.status();
+  http_ = *std::move(server);
+  return absl::OkStatus();
+}
+
 // --- The tunnel ---
 
 absl::Status Daemon::StartTunnel() {
-  tunnel_ = std::make_unique<Tunnel>(io_, config_,
+  tunnel_ = std::make_unique<Tunnel>(io_, config_, event_log_,
                                      [this](absl::Status why) { OnTunnelFailure(std::move(why)); });
   tunnel_started_ns_ = MonotonicNowNs();
   absl::Status status = tunnel_->Start();
-  if (!status.ok()) StopTunnel();
+  if (status.ok()) {
+    event_log_.Publish("start", nlohmann::ordered_json::object());
+  } else {
+    StopTunnel();
+  }
   return status;
 }
 
@@ -138,6 +165,7 @@ void Daemon::StopTunnel() {
 void Daemon::OnTunnelFailure(absl::Status why) {
   failure_ = std::string(why.message());
   spdlog::error("the tunnel has failed: {}", failure_);
+  event_log_.Publish("failure", {{"why", failure_}});
   StopTunnel();
   RestartLater();
 }
@@ -165,13 +193,44 @@ ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& par
   if (verb == "start") return OnStart();
   if (verb == "stop") return OnStop(params);
   if (verb == "reload") return OnReload(params);
+  if (verb == "events") return DescribeEvents(params);
   if (verb == "config") return ToJsonText(ToJson(config_));
   if (tunnel_ != nullptr) return tunnel_->OnVerb(verb, params);
   if (verb == "status") return ToJsonText(DescribeStopped(config_, failure_));
-  const std::string why = failure_.empty() ? "the tunnel is stopped; \"braid start\" starts it"
-                                           : "the tunnel has failed: " + failure_;
+  const std::string why = WhyThereIsNoTunnel();
   if (verb == "health") return ToJsonText(DescribeHealth(HealthWithoutTunnel(why)));
+  if (verb == "metrics") return ToJsonText(nlohmann::ordered_json{{"text", MetricsText()}});
   return ControlError{ControlCode::kUnavailable, why};
+}
+
+std::string Daemon::WhyThereIsNoTunnel() const {
+  return failure_.empty() ? "the tunnel is stopped; \"braid start\" starts it"
+                          : "the tunnel has failed: " + failure_;
+}
+
+std::string Daemon::MetricsText() {
+  if (tunnel_ != nullptr) return tunnel_->MetricsText();
+  return RenderMetrics(CollectMetrics(HealthWithoutTunnel(WhyThereIsNoTunnel())));
+}
+
+// {"after": id}: those that came later; else all that are kept.
+ControlResult Daemon::DescribeEvents(const nlohmann::json& params) {
+  const auto after = params.find("after");
+  if (after != params.end() && !after->is_number_unsigned()) {
+    return ControlError{ControlCode::kBadParams, "\"after\" must be the id of an event"};
+  }
+  const uint64_t since = after == params.end() ? 0 : after->get<uint64_t>();
+  nlohmann::ordered_json json;
+  json["events"] = nlohmann::ordered_json::array();
+  const auto follower = event_log_.Follow(since, [] {});
+  while (const LoggedEvent* event = follower->Next()) {
+    json["events"].push_back({{"id", event->id},
+                              {"time_ms", event->time_ms},
+                              {"type", event->type},
+                              {"data", nlohmann::ordered_json::parse(event->data)}});
+  }
+  json["last_id"] = event_log_.last_id();
+  return ToJsonText(json);
 }
 
 ControlResult Daemon::OnStart() {
@@ -201,6 +260,7 @@ ControlResult Daemon::OnStop(const nlohmann::json& params) {
   }
   restart_.cancel();
   failure_.clear();
+  if (tunnel_ != nullptr) event_log_.Publish("stop", nlohmann::ordered_json::object());
   StopTunnel();
   return std::string("{}");
 }
@@ -283,6 +343,9 @@ ControlResult Daemon::Reload(bool only_show) {
                  one.after.empty() ? "nothing" : one.after,
                  one.before.empty() ? "nothing" : one.before);
   }
+  nlohmann::ordered_json pointers = nlohmann::ordered_json::array();
+  for (const ConfigDifference& one : differences) pointers.push_back(one.pointer);
+  event_log_.Publish("reload", {{"changes", pointers}});
   spdlog::info("read {} again: {} differences", file_, differences.size());
   return ToJsonText(result);
 }
@@ -298,6 +361,7 @@ void Daemon::Shutdown() {
   restart_.cancel();
   watchdog_timer_.cancel();
   StopTunnel();
+  if (http_) http_->Close();
   control_->Close();
 }
 

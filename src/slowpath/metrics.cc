@@ -71,13 +71,17 @@ class Families {
   std::vector<std::vector<std::string>> labels_;
 };
 
+void AddHealth(const HealthReport& health, Families& to) {
+  for (const HealthReport::Component& component : health.components) {
+    to.Add(Metric::braid_health, static_cast<int>(component.health), {component.name});
+  }
+}
+
 void AddDaemon(const StatusSources& sources, const HealthInputs& health, Families& to) {
   to.Add(Metric::braid_build_info, 1,
          {BRAID_VERSION, sources.config.role == Role::kClient ? "client" : "server",
           sources.workers.backend_name(), sources.aeads[Cipher::kChaCha20Poly1305]->backend});
-  for (const HealthReport::Component& component : JudgeHealth(health).components) {
-    to.Add(Metric::braid_health, static_cast<int>(component.health), {component.name});
-  }
+  AddHealth(JudgeHealth(health), to);
   to.Add(Metric::braid_warnings, sources.warnings.size());
   to.Add(Metric::braid_device_mtu_bytes, sources.mtu);
   to.Add(Metric::braid_slow_path_lag_seconds, Seconds(health.slow_path_lag_ns));
@@ -242,6 +246,13 @@ std::vector<MetricFamily> CollectMetrics(const StatusSources& sources, const Hea
   AddHandshakes(sources.peers, families);
   AddPeers(sources, families);
   AddQuotas(sources, families);
+  return std::move(families).Take();
+}
+
+std::vector<MetricFamily> CollectMetrics(const HealthReport& health) {
+  Families families;
+  AddHealth(health, families);
+  AddProcess(families);
   return std::move(families).Take();
 }
 

@@ -148,6 +148,8 @@ inline constexpr Metric kOfEachPeer[] = {Metric::braid_peer_established,
 // daemon; those of a path also when another one comes under its name.
 std::vector<prometheus::MetricFamily> CollectMetrics(const StatusSources& sources,
                                                      const HealthInputs& health);
+// Of a daemon whose tunnel is down: its health and the process.
+std::vector<prometheus::MetricFamily> CollectMetrics(const HealthReport& health);
 // The text format, version 0.0.4.
 std::string RenderMetrics(const std::vector<prometheus::MetricFamily>& families);
 

@@ -487,6 +487,7 @@ void Peers::OnResponse(Bytes datagram, const Route& back, TimeNs now_ns) {
   // The other end does not use the new keys before it has seen something sealed under them.
   SendPing(peer, peer.attempt_path, now_ns);
   if (first) {
+    host_.OnSession(peer.slot, true);
     host_.Report("peer \"" + peer.config.name + "\": session established over path \"" +
                  peer.paths[peer.attempt_path].name + "\" with " +
                  std::string(CipherName(peer.current->aead->cipher)));
@@ -638,6 +639,7 @@ void Peers::PromoteNext(Peer& peer, TimeNs now_ns) {
   UseForSending(peer, now_ns);
   Schedule(peer);
   if (first) {
+    host_.OnSession(peer.slot, true);
     host_.Report("peer \"" + peer.config.name + "\": session established from " +
                  path.route.remote.ToString() + " with " +
                  std::string(CipherName(peer.current->aead->cipher)));
@@ -694,7 +696,10 @@ void Peers::UseForSending(Peer& peer, TimeNs now_ns) {
 
 void Peers::DropSession(Peer& peer, const char* why) {
   if (!peer.established() && peer.next == nullptr) return;
-  if (peer.established()) host_.Report("peer \"" + peer.config.name + "\": session ended: " + why);
+  const bool was_established = peer.established();
+  if (was_established) {
+    host_.Report("peer \"" + peer.config.name + "\": session ended: " + why);
+  }
   Withdraw(peer, peer.previous);
   Withdraw(peer, peer.current);
   Withdraw(peer, peer.next);
@@ -705,6 +710,7 @@ void Peers::DropSession(Peer& peer, const char* why) {
     path.unanswered_pings = 0;
   }
   TellUsable(peer);
+  if (was_established) host_.OnSession(peer.slot, false);
 }
 
 // A server's steering program finds the worker of a bond by the index.
@@ -1116,6 +1122,7 @@ void Peers::TellUsable(Peer& peer) {
     if (path.told_usable == usable) continue;
     path.told_usable = usable;
     TellPathUp(peer, static_cast<uint8_t>(id));
+    if (path.exists) host_.OnPathUsable(peer.slot, static_cast<uint8_t>(id), usable);
   }
 }
 

@@ -65,6 +65,9 @@ class PeerHost {
   virtual void ResolveAnew(const Route& route) = 0;
   // A session's largest inner packet: agreed on, and what all of its paths carry.
   virtual void OnSessionMtu(PeerSlot peer, uint16_t mtu) = 0;
+  // A session has begun, or ended; a path to the peer has become usable, or is so no more.
+  virtual void OnSession(PeerSlot peer, bool established) = 0;
+  virtual void OnPathUsable(PeerSlot peer, uint8_t path, bool usable) = 0;
   // For the log: one line for a change that an operator cares about, or has to do something about.
   virtual void Report(const std::string& line) = 0;
   virtual void ReportProblem(const std::string& line) = 0;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/clock.h"
 
 namespace braid {
 namespace {
@@ -74,6 +75,13 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_by
   }
   contents.resize(used);
   return contents;
+}
+
+FileVersion VersionOf(const std::string& path) {
+  struct stat file;
+  if (stat(path.c_str(), &file) != 0) return {};
+  return {file.st_dev, file.st_ino, static_cast<uint64_t>(file.st_size), ToNs(file.st_mtim),
+          ToNs(file.st_ctim)};
 }
 
 absl::Status ReplaceSmallFile(const std::string& path, const std::string& contents,

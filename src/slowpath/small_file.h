@@ -21,6 +21,18 @@ enum class FilePrivacy : uint8_t {
 [[nodiscard]] absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
                                                         FilePrivacy privacy);
 
+// Tells whether a file is still the one that it was, without reading it. All zeros: there is none.
+struct FileVersion {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t bytes = 0;
+  uint64_t modified_ns = 0;
+  uint64_t changed_ns = 0;  // mode and owner, too
+
+  bool operator==(const FileVersion&) const = default;
+};
+FileVersion VersionOf(const std::string& path);
+
 struct FileAttributes {
   uint32_t mode = 0600;
   std::optional<uint32_t> owner = {};  // nothing: this process's

@@ -139,6 +139,15 @@ Json DescribeOffloads(const StatusSources& sources) {
 
 }  // namespace
 
+Json DescribePeers(const StatusSources& sources) {
+  Json json;
+  json["peers"] = Json::array();
+  for (const Peer* peer : sources.peers.all()) {
+    json["peers"].push_back(DescribePeer(sources, *peer));
+  }
+  return json;
+}
+
 Json DescribeStopped(const Config& config, const std::string& failure) {
   Json json = DescribeDaemon(config, failure.empty() ? "stopped" : "failed");
   json["memory_rss_bytes"] = UsageOfThisProcess().resident_bytes;
@@ -165,10 +174,7 @@ Json DescribeStatus(const StatusSources& sources) {
   }
   json["throttle"] = DescribeLimits(sources.throttle.total);
   json["warnings"] = sources.warnings;
-  json["peers"] = Json::array();
-  for (const Peer* peer : sources.peers.all()) {
-    json["peers"].push_back(DescribePeer(sources, *peer));
-  }
+  json.update(DescribePeers(sources));
   json["workers"] = Json::array();
   for (int worker = 0; worker < sources.workers.workers(); ++worker) {
     json["workers"].push_back(DescribeWorker(sources, worker));

@@ -8,6 +8,8 @@
 namespace braid {
 
 nlohmann::ordered_json DescribeStatus(const StatusSources& sources);
+// {"peers": […]}, as there.
+nlohmann::ordered_json DescribePeers(const StatusSources& sources);
 // Of a daemon whose tunnel does not run: "stopped" by command, or "failed" with why.
 nlohmann::ordered_json DescribeStopped(const Config& config, const std::string& failure);
 

@@ -49,9 +49,10 @@ int HandshakeThreads(const Config& config) {
 
 }  // namespace
 
-Tunnel::Tunnel(asio::io_context& io, Config config, OnFailure on_failure)
+Tunnel::Tunnel(asio::io_context& io, Config config, EventLog& events, OnFailure on_failure)
     : io_(io),
       config_(std::move(config)),
+      event_log_(events),
       on_failure_(std::move(on_failure)),
       tick_(io),
       retry_commands_(io),
@@ -681,12 +682,24 @@ void Tunnel::OnSessionMtu(PeerSlot, uint16_t) {
   spdlog::info("{} now has MTU {}", config_.network.device, mtu_.now);
 }
 
+void Tunnel::OnSession(PeerSlot peer, bool established) {
+  event_log_.Publish(established ? "session_established" : "session_lost",
+                     {{"peer", peers_->Find(peer)->config.name}});
+}
+
+void Tunnel::OnPathUsable(PeerSlot peer, uint8_t path, bool usable) {
+  const Peer& of = *peers_->Find(peer);
+  event_log_.Publish(usable ? "path_up" : "path_down",
+                     {{"peer", of.config.name}, {"path", of.paths[path].name}});
+}
+
 void Tunnel::Report(const std::string& line) { spdlog::info("{}", line); }
 
 void Tunnel::ReportProblem(const std::string& line) { spdlog::error("{}", line); }
 
 void Tunnel::Warn(std::string warning) {
   spdlog::warn("{}", warning);
+  event_log_.Publish("warning", {{"text", warning}});
   warnings_.push_back(std::move(warning));
 }
 
@@ -727,6 +740,7 @@ ControlResult Tunnel::OnVerb(std::string_view verb, const nlohmann::json& params
     return ToJsonText(verb == "health" ? DescribeHealth(JudgeHealth(health))
                                        : DescribeMetrics(sources, health));
   }
+  if (verb == "peers") return ToJsonText(DescribePeers(Sources()));
   if (verb == "peer") return DescribePeer(params);
   if (verb == "mode") return OnModeVerb(params);
   if (verb == "throttle") return OnThrottleVerb(params);

@@ -23,6 +23,7 @@
 #include "io/tun.h"
 #include "slowpath/config.h"
 #include "slowpath/control_protocol.h"
+#include "slowpath/event_log.h"
 #include "slowpath/handshake_arena.h"
 #include "slowpath/handshake_counter.h"
 #include "slowpath/health_watch.h"
@@ -48,7 +49,8 @@ class Tunnel final : private PeerHost {
   // stop it.
   using OnFailure = std::function<void(absl::Status why)>;
 
-  Tunnel(boost::asio::io_context& io, Config config, OnFailure on_failure);
+  // `events` outlives it.
+  Tunnel(boost::asio::io_context& io, Config config, EventLog& events, OnFailure on_failure);
   ~Tunnel();
 
   // An error is one line that says what to do; Stop() then takes back what was done. AlreadyExists:
@@ -61,7 +63,7 @@ class Tunnel final : private PeerHost {
   // changes nothing and says why. Sessions of peers that are the same go on.
   [[nodiscard]] absl::Status Apply(Config next);
 
-  // Verbs about the tunnel: status, health, metrics, peer, mode, path_….
+  // Verbs about the tunnel: status, health, metrics, peers, peer, mode, throttle, path_….
   ControlResult OnVerb(std::string_view verb, const nlohmann::json& params);
   // What Prometheus takes.
   std::string MetricsText();
@@ -141,6 +143,8 @@ class Tunnel final : private PeerHost {
   LinkMtu LinkMtuOf(const Route& route) override;
   void ResolveAnew(const Route& route) override;
   void OnSessionMtu(PeerSlot peer, uint16_t mtu) override;
+  void OnSession(PeerSlot peer, bool established) override;
+  void OnPathUsable(PeerSlot peer, uint8_t path, bool usable) override;
   void Report(const std::string& line) override;
   void ReportProblem(const std::string& line) override;
 
@@ -151,6 +155,7 @@ class Tunnel final : private PeerHost {
 
   boost::asio::io_context& io_;
   Config config_;
+  EventLog& event_log_;
   const OnFailure on_failure_;
   // As commands have changed them.
   BondOptions bonding_ = config_.tunnel.bonding;

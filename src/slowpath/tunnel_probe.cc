@@ -218,6 +218,7 @@ void ProbeListens(TunnelState& state) {
 TunnelState ProbeTunnel(const std::string& file, const Environment& environment) {
   LoadedConfig loaded = LoadConfig(file, environment);
   CheckKeyFiles(loaded);
+  CheckHttpFiles(loaded);
   TunnelState state;
   state.file = file;
   state.mistakes = std::move(loaded.mistakes);

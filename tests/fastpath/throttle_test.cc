@@ -114,7 +114,9 @@ TEST_P(ThrottleTest, WhatComesBeyondALimitIsDeliveredAtItsRateAndInOrder) {
   for (size_t i = 0; i < kPackets; ++i) {
     const auto out = rig_.NextFromTun();
     ASSERT_TRUE(out) << i;
-    if (i < 3) EXPECT_EQ(out->packet, FromPeer(static_cast<uint16_t>(1000 + i)));
+    if (i < 3) {
+      EXPECT_EQ(out->packet, FromPeer(static_cast<uint16_t>(1000 + i)));
+    }
   }
   EXPECT_GE(MonotonicNowNs() - began_ns, LeastTimeFor(kPackets));
   EXPECT_EQ(rig_.AllDrops(), 0u);
@@ -154,7 +156,9 @@ TEST_P(ThrottleTest, WhoForgesDatagramsTakesNothingFromThePeer) {
   };
   for (uint64_t i = 0; i < kForged; ++i) {
     rig_.ToSocket(3 % rig_.workers.size(), forged);
-    if (i % 50 == 49) ASSERT_TRUE(WorkerRig::Await([&] { return handled() > i; }));
+    if (i % 50 == 49) {
+      ASSERT_TRUE(WorkerRig::Await([&] { return handled() > i; }));
+    }
   }
   EXPECT_EQ(rig_.Drops(Drop::unauthentic), kForged);
   // The whole burst is there for the peer, and nothing waits.

@@ -105,7 +105,7 @@ TEST(ConfigTest, MinimalClientHasTheDefaults) {
   EXPECT_EQ(config.tunnel.peers[0].keepalive_ms, 2000);
   EXPECT_EQ(config.tunnel.peers[0].preshared_key_file, "");
   EXPECT_EQ(config.control.socket, "/run/braid/braid.sock");
-  EXPECT_FALSE(config.control.http_address.has_value());
+  EXPECT_FALSE(config.control.http.has_value());
   EXPECT_FALSE(config.performance.workers.has_value());
   EXPECT_EQ(config.performance.io, "auto");
   EXPECT_EQ(config.performance.aead, "auto");
@@ -196,7 +196,7 @@ TEST(ConfigTest, EveryKeyOfAClientIsRead) {
   EXPECT_EQ(config.tunnel.bonding.mode, BondingMode::kRedundant);
   EXPECT_EQ(config.tunnel.ciphers, std::vector{Cipher::kChaCha20Poly1305});
   EXPECT_EQ(config.control.socket, "/etc/braid/b.sock");
-  EXPECT_EQ(config.control.http_address, Endpoint::Parse("127.0.0.1:7780"));
+  EXPECT_EQ(config.control.http, (HttpConfig{.address = *Endpoint::Parse("127.0.0.1:7780")}));
   EXPECT_EQ(config.performance.workers, 64);
   EXPECT_EQ(config.performance.io, "epoll");
   EXPECT_EQ(config.performance.aead, "sodium");
@@ -368,11 +368,36 @@ TEST(ConfigTest, HostBitsOfAllowedIpsAreClearedWithAWarning) {
   EXPECT_EQ(loaded.warnings[0].pointer, "/tunnel/peers/0/allowed_ips/0");
 }
 
-TEST(ConfigTest, WarnsThatHttpIsNotServed) {
-  const LoadedConfig loaded = Parse(With(Client(), "/control/http/address", "127.0.0.1:7780"));
+TEST(ConfigTest, HttpOffTheLoopbackHasTlsAndAToken) {
+  const json http = {{"address", "0.0.0.0:7780"},
+                     {"token_file", "http.token"},
+                     {"tls", {{"certificate_file", "/tls/braid.crt"}, {"key_file", "braid.key"}}},
+                     {"hosts", {"Braid.Example.", "192.0.2.7", "2001:DB8::7"}},
+                     {"origins", {"https://Panel.example:8443", "http://[::1]:3000"}}};
+  const LoadedConfig loaded = Parse(With(Client(), "/control/http", http));
   ASSERT_TRUE(loaded.config.has_value());
-  ASSERT_EQ(loaded.warnings.size(), 1u);
-  EXPECT_EQ(loaded.warnings[0].pointer, "/control/http/address");
+  EXPECT_TRUE(loaded.warnings.empty());
+  const HttpConfig& config = *loaded.config->control.http;
+  EXPECT_EQ(config.address, Endpoint::Parse("0.0.0.0:7780"));
+  EXPECT_EQ(config.token_file, "/etc/braid/http.token");
+  EXPECT_EQ(config.tls, (TlsFiles{"/tls/braid.crt", "/etc/braid/braid.key"}));
+  EXPECT_EQ(config.hosts, (std::vector<std::string>{"braid.example", "192.0.2.7", "2001:db8::7"}));
+  EXPECT_EQ(config.origins,
+            (std::vector<std::string>{"https://panel.example:8443", "http://[::1]:3000"}));
+  ASSERT_EQ(loaded.http_files.size(), 2u);
+  EXPECT_EQ(loaded.http_files[0].pointer, "/control/http/token_file");
+  EXPECT_EQ(loaded.http_files[0].path, "/etc/braid/http.token");
+  EXPECT_EQ(loaded.http_files[0].certificate_path, "");
+  EXPECT_EQ(loaded.http_files[1].pointer, "/control/http/tls/key_file");
+  EXPECT_EQ(loaded.http_files[1].path, "/etc/braid/braid.key");
+  EXPECT_EQ(loaded.http_files[1].certificate_path, "/tls/braid.crt");
+
+  json without = http;
+  without.erase("tls");
+  ExpectOneMistake(Parse(With(Client(), "/control/http", without)), "/control/http/tls");
+  without = http;
+  without.erase("token_file");
+  ExpectOneMistake(Parse(With(Client(), "/control/http", without)), "/control/http/token_file");
 }
 
 TEST(ConfigTest, WarnsOfAServerWithoutPeers) {
@@ -653,6 +678,32 @@ TEST(ConfigMistakeTest, TheirNumberIsBounded) {
   json tree = Client();
   for (int i = 0; i < 5000; ++i) tree["unknown" + std::to_string(i)] = 1;
   EXPECT_EQ(Parse(tree).mistakes.size(), kMaxConfigMistakes + 1);
+}
+
+TEST(ConfigMistakeTest, HttpIsReadStrictly) {
+  const std::pair<std::string, std::string> cases[] = {
+      {R"({"port": 1})", "/port"},
+      {R"({"token_file": ""})", "/token_file"},
+      {R"({"token_file": "0123456789abcdef0123456789ABCDEF"})", "/token_file"},
+      {R"({"tls": []})", "/tls"},
+      {R"({"tls": {"certificate_file": "a"}})", "/tls/key_file"},
+      {R"({"tls": {"key_file": "a"}})", "/tls/certificate_file"},
+      {R"({"tls": {"certificate_file": "a", "key_file": "b", "ca": "c"}})", "/tls/ca"},
+      {R"({"hosts": "braid.example"})", "/hosts"},
+      {R"({"hosts": ["a.example", "b.example:80"]})", "/hosts/1"},
+      {R"({"hosts": ["*.example"]})", "/hosts/0"},
+      {R"({"origins": ["*"]})", "/origins/0"},
+      {R"({"origins": ["panel.example"]})", "/origins/0"},
+      {R"({"origins": ["https://panel.example/"]})", "/origins/0"},
+      {R"({"origins": ["https://panel.example:443"]})", "/origins/0"},
+      {R"({"origins": ["ftp://panel.example"]})", "/origins/0"},
+  };
+  for (const auto& [text, place] : cases) {
+    json http = json::parse(text);
+    http["address"] = "127.0.0.1:7780";
+    SCOPED_TRACE(text);
+    ExpectOneMistake(Parse(With(Client(), "/control/http", http)), "/control/http" + place);
+  }
 }
 
 TEST(ConfigMistakeTest, NeverRepeatsWhatMayBeASecret) {

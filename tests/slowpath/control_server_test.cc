@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -195,6 +196,29 @@ TEST_F(ControlServerTest, ManyRequestsInOneWriteAreAnsweredInOrder) {
                                      ",\"result\":{\"n\":" + std::to_string(i * 2) + "}}");
   }
   sender.join();
+}
+
+TEST_F(ControlServerTest, OtherUsersAreRefusedWhateverTheModeOfTheSocket) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can be another user";
+  Start();
+  ASSERT_EQ(chmod(directory_.c_str(), 0755), 0);
+  ASSERT_EQ(chmod(path_.c_str(), 0666), 0);
+  const auto code_for = [this](uid_t user) {
+    std::string code;
+    std::thread([&] {
+      // The kernel's call changes this thread alone, glibc's would change all.
+      ASSERT_EQ(syscall(SYS_setresuid, user, user, user), 0);
+      RawClient client(path_);
+      client.Send("{\"v\":1,\"verb\":\"echo\"}\n");
+      const json reply = client.ReadReply();
+      code = reply.contains("result") ? "" : reply.value("/error/code"_json_pointer, "none");
+    }).join();
+    return code;
+  };
+  EXPECT_EQ(code_for(65534), "forbidden");
+  EXPECT_EQ(handled_, 0);
+  EXPECT_EQ(code_for(0), "");
+  EXPECT_EQ(handled_, 1);
 }
 
 TEST_F(ControlServerTest, RequestThatComesByteByByteIsAnswered) {

@@ -306,9 +306,9 @@ TEST(Metrics, NamesMayHoldAnything) {
   testing::InFreshNetwork([] {
     StatusRig rig(Role::kClient, 1);
     auto& peer = const_cast<Peer&>(*rig.near.peers().all()[0]);
-    peer.name = "a\"b\\c\nd";
+    peer.config.name = "a\"b\\c\nd";
     EXPECT_TRUE(Collect(rig).contains(R"(braid_peer_established{peer="a\"b\\c\nd"})"));
-    peer.name = "Zür\xffich";
+    peer.config.name = "Zür\xffich";
     EXPECT_TRUE(Collect(rig).contains("braid_peer_established{peer=\"Zür\xef\xbf\xbdich\"}"));
   });
 }

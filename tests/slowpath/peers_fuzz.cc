@@ -39,6 +39,8 @@ class Host final : public PeerHost {
   LinkMtu LinkMtuOf(const Route&) override { return {1432, 68}; }
   void ResolveAnew(const Route&) override {}
   void OnSessionMtu(PeerSlot, uint16_t mtu) override { Check(mtu >= kMinMtu); }
+  void OnSession(PeerSlot, bool) override {}
+  void OnPathUsable(PeerSlot, uint8_t, bool) override {}
   void Report(const std::string&) override {}
   void ReportProblem(const std::string&) override {}
 

@@ -296,6 +296,12 @@ class SimulatedEnd final : public PeerHost {
   }
   void ResolveAnew(const Route& route) override { resolved_anew.push_back(route); }
   void OnSessionMtu(PeerSlot slot, uint16_t mtu) override { EXPECT_EQ(lanes[slot].mtu, mtu); }
+  void OnSession(PeerSlot slot, bool established) override {
+    EXPECT_EQ(peer(slot).established(), established);
+  }
+  void OnPathUsable(PeerSlot slot, uint8_t path, bool usable) override {
+    EXPECT_EQ(lanes[slot].up[path], usable) << "the workers know something else";
+  }
   void Report(const std::string& line) override { reports.push_back(line); }
   void ReportProblem(const std::string& line) override { problems.push_back(line); }
 

@@ -75,7 +75,8 @@ class StatusRig {
             1,
             network.now_ns(),
             client_paths ? &*client_paths : nullptr,
-            quotas};
+            quotas,
+            config.throttle};
   }
 
  private:
