@@ -15,7 +15,7 @@ import natives
 from daemon import write_private
 from lab import eventually, run
 from lab_test import LabTest, each
-from test_host_network import FAR, seen_as, SeenFrom
+from machines import FAR, seen_as, SeenFrom
 
 FOLDER = os.path.join(natives.ROOT, "etc/examples")
 NAMES = ("gateway", "road-warrior", "server")

@@ -17,7 +17,7 @@ from daemon import merged
 from lab import eventually, run
 from lab_test import LabTest
 from machine import Machine
-from test_host_network import FAR, Machines, seen_as, SERVER
+from machines import FAR, Machines, seen_as, SERVER
 
 UNIT = "braid@office"
 # Of <linux/capability.h>.
