@@ -9,9 +9,12 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "base/packet.h"
 #include "base/ring.h"
@@ -121,6 +124,7 @@ struct Event {
     kOpened,         // peer, keypair_id: the first packet of some lane opened under this keypair
     kPeerClosed,     // peer, keypair_id
     kNoSockets,      // group, bytes, length: why the worker could not add its sockets
+    kDied,           // bytes, length: the worker's thread has ended, and why
   };
   Type type = Type::kNone;
   PeerSlot peer = kNoPeer;
@@ -129,6 +133,13 @@ struct Event {
   uint16_t group = 0;
   uint16_t length = 0;
   std::array<uint8_t, kMaxDatagramBytes> bytes;
+
+  // As much of it as there is room for.
+  void SetText(std::string_view text) {
+    length = static_cast<uint16_t>(std::min(text.size(), bytes.size()));
+    std::copy_n(text.begin(), length, bytes.begin());
+  }
+  std::string Text() const { return {bytes.begin(), bytes.begin() + length}; }
 };
 
 struct WorkerMailbox {

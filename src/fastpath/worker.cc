@@ -42,7 +42,7 @@ absl::Status Worker::Start() {
     absl::Status status = Prepare();
     const bool go = status.ok();
     ready.set_value(std::move(status));
-    if (go) Run();
+    if (go) RunUntilEnd();
   });
   absl::Status status = ready.get_future().get();
   if (!status.ok()) thread_.join();
@@ -53,7 +53,9 @@ void Worker::Stop() {
   if (!thread_.joinable()) return;
   Command stop;
   stop.type = Command::Type::kStop;
-  while (!mailbox_.commands.TryPush(Command(stop))) sched_yield();
+  while (!ended_.load(std::memory_order_acquire) && !mailbox_.commands.TryPush(Command(stop))) {
+    sched_yield();
+  }
   mailbox_.doorbell.Ring();
   thread_.join();
 }
@@ -92,6 +94,22 @@ absl::Status Worker::Prepare() {
   return state_.backend->AddWake(mailbox_.doorbell.fd());
 }
 
+// A worker that dies takes nobody with it: the slow path is told, and starts the tunnel anew.
+void Worker::RunUntilEnd() {
+  try {
+    Run();
+    ForbidAllocation(false);
+  } catch (const std::exception& error) {
+    ForbidAllocation(false);
+    Event event;
+    event.type = Event::Type::kDied;
+    event.SetText(error.what());
+    state_.Tell(std::move(event));
+  }
+  state_.backend.reset();
+  ended_.store(true, std::memory_order_release);
+}
+
 void Worker::Run() {
   ForbidAllocation(true);
   while (!stopping_) {
@@ -104,8 +122,6 @@ void Worker::Run() {
     CarryOutCommands();
     FinishBatch();
   }
-  ForbidAllocation(false);
-  state_.backend.reset();
 }
 
 // Until the next bond is due, or what waits for a limit. While any is, each batch has read the
@@ -270,9 +286,7 @@ void Worker::AddSockets(const SocketGroup& group) {
     Event event;
     event.type = Event::Type::kNoSockets;
     event.group = group.group;
-    const auto why = status.message();
-    event.length = static_cast<uint16_t>(std::min(why.size(), event.bytes.size()));
-    std::copy_n(why.begin(), event.length, event.bytes.begin());
+    event.SetText(std::string(status.message()));
     state_.Tell(std::move(event));
     break;
   }

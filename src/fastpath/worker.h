@@ -2,6 +2,7 @@
 // in its backend only; everything that others want of it comes through its mailbox.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <thread>
 
@@ -35,6 +36,7 @@ class Worker final : private Backend::Sink {
 
  private:
   absl::Status Prepare();
+  void RunUntilEnd();
   void Run();
   void OnTunPacket(PacketPtr packet) override;
   void OnDatagrams(PacketPtr packet, const Arrival& arrival) override;
@@ -58,6 +60,7 @@ class Worker final : private Backend::Sink {
   Receiver receiver_;
   bool stopping_ = false;
   bool batch_has_time_ = false;
+  std::atomic<bool> ended_{false};
   std::thread thread_;
 };
 

@@ -60,6 +60,11 @@ bool SetTunOffloads(int queue_fd, const TunOffloads& offloads) {
   return ioctl(queue_fd, TUNSETOFFLOAD, flags) == 0;
 }
 
+bool IsGone(const TunDevice& device) {
+  ifreq request{};
+  return ioctl(device.queues.at(0).get(), TUNGETIFF, &request) != 0 && errno == EBADFD;
+}
+
 absl::StatusOr<TunDevice> OpenTun(const std::string& name, int queues, bool want_offloads) {
   TunDevice device{name, {}, {}};
   for (int i = 0; i < queues; ++i) {

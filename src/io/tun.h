@@ -26,6 +26,10 @@ struct TunDevice {
 // Asks for exactly these; they belong to the device, not to a queue. False when the kernel refuses.
 bool SetTunOffloads(int queue_fd, const TunOffloads& offloads);
 
+// Somebody has taken the device away: nothing comes by its queues any more. One that has another
+// name, or is in another namespace, is still there.
+bool IsGone(const TunDevice& device);
+
 // Creates the device, which lives as long as its queues. Asks for every offload when
 // `want_offloads`, and goes on with what it gets.
 absl::StatusOr<TunDevice> OpenTun(const std::string& name, int queues, bool want_offloads);

@@ -79,8 +79,9 @@ void ReadThrottle(const Node& node, ThrottleConfig& to) {
 void CheckThrottle(const Config& config, Report& report) {
   const auto& peers = config.tunnel.peers;
   for (const auto& [name, limits] : config.throttle.peers) {
-    const bool exists = std::any_of(peers.begin(), peers.end(),
-                                    [&name](const PeerConfig& peer) { return peer.name == name; });
+    const bool exists =
+        std::any_of(peers.begin(), peers.end(),
+                    [&name = name](const PeerConfig& peer) { return peer.name == name; });
     if (exists) continue;
     report.Wrong(absl::StrCat("/throttle/peers/", PointerStep(name)), std::string(kNoSuchPeer));
   }

@@ -387,6 +387,7 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
     case Event::Type::kNone:
     case Event::Type::kDatagram:
     case Event::Type::kNoSockets:
+    case Event::Type::kDied:
       break;
   }
 }

@@ -461,6 +461,10 @@ void Tunnel::ChangeBond(const TunnelConfig& before) {
 
 void Tunnel::OnNetwork() {
   if (stopping_) return;
+  if (running_ && IsGone(*device_)) {
+    return Fail(absl::UnavailableError("somebody has taken the device " + config_.network.device +
+                                       " away"));
+  }
   if (uplinks_) uplinks_->Follow();
   FollowNetwork();
 }
@@ -549,8 +553,9 @@ void Tunnel::TakeEvents() {
     if (event.type == Event::Type::kDatagram) {
       OnDatagram({event.bytes.data(), event.length}, event.back);
     } else if (event.type == Event::Type::kNoSockets) {
-      uplinks_->Refuse(event.group,
-                       std::string(event.bytes.begin(), event.bytes.begin() + event.length));
+      uplinks_->Refuse(event.group, event.Text());
+    } else if (event.type == Event::Type::kDied) {
+      Fail(absl::InternalError("a worker has died: " + event.Text()));
     } else {
       peers_->OnEvent(event, MonotonicNowNs());
     }

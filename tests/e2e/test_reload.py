@@ -3,6 +3,7 @@
     client ──veth── server ──veth── other
 """
 import json
+import os
 import signal
 
 import natives
@@ -209,6 +210,46 @@ class StopAndStart(LabTest):
         reload(tunnel.client)
         self.call(tunnel.client, "start")
         tunnel.client.wait_established("centre")
+
+    def test_it_is_started_again_when_its_device_is_taken_away(self):
+        tunnel = Tunnel(self.lab).start()
+        pid = tunnel.client.status()["pid"]
+        tunnel.client_ns.ip("link del braid0")
+        eventually(lambda: tunnel.client.status()["state"] == "failed", 2, "that is noticed")
+        self.assertIn("taken the device braid0 away", tunnel.client.shown_status())
+        health = self.call(tunnel.client, "health", check=False)
+        self.assertEqual(health.returncode, 2)
+        self.assertIn("away", health.stdout)
+        tunnel.wait(8)
+        self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
+        status = tunnel.client.status()
+        self.assertEqual((status["state"], status["pid"]), ("running", pid))
+
+    def test_it_is_started_again_when_a_worker_dies(self):
+        tunnel = Tunnel(self.lab, both={"performance": {"io": "epoll"}}, guarded=False)
+        order = os.path.join(self.lab.folder, "die")
+        tunnel.client.wrap = ["env", f"LD_PRELOAD={natives.path('libkill_worker.so')}",
+                              f"BRAID_TEST_KILL_WORKER={order}"]
+        tunnel.start()
+        pid = tunnel.client.status()["pid"]
+        with open(order, "w", encoding="ascii"):
+            pass
+        eventually(lambda: tunnel.client.status()["state"] == "failed", 3, "that is noticed")
+        self.assertIn("a worker has died: as was asked", tunnel.client.shown_status())
+        tunnel.wait(8)
+        self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
+        self.assertEqual(tunnel.client.status()["pid"], pid)
+
+    def test_a_device_of_another_name_or_namespace_goes_on(self):
+        tunnel = Tunnel(self.lab).start()
+        inside = self.lab.namespace("inside")
+        tunnel.client_ns.ip("link set braid0 down")
+        tunnel.client_ns.ip("link set braid0 name inner0")
+        tunnel.client_ns.ip(f"link set inner0 netns {inside.name}")
+        inside.ip("addr add 10.77.0.2/24 dev inner0")
+        inside.ip("link set inner0 up")
+        self.assertEqual(ping(inside, INNER[4][1]).received, 3)
+        self.assertEqual(tunnel.client.status()["state"], "running")
 
     def test_it_stops_within_two_seconds_under_load(self):
         tunnel = Tunnel(self.lab).start()
