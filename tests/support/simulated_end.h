@@ -161,7 +161,7 @@ class SimulatedEnd final : public PeerHost {
   }
 
   Peers& peers() { return *peers_; }
-  const Peer& peer(PeerSlot slot = 0) const { return *peers_->all()[slot]; }
+  const Peer& peer(PeerSlot slot = 0) const { return *peers_->Find(slot); }
   bool running() const { return peers_ != nullptr; }
   bool established(PeerSlot slot = 0) const { return running() && peer(slot).established(); }
   // The other end has answered under the current keys.
