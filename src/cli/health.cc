@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/health_view.h"
+#include "cli/socket_option.h"
 #include "cli/tint.h"
 #include "slowpath/control_client.h"
 
@@ -46,9 +47,7 @@ void AddHealthCommand(CLI::App& app, int& exit_code) {
       "Show how well the running daemon is. The exit code is 0 when all is well, 1 when something "
       "needs attention, 2 when the daemon does not do what it is for, 3 when it does not answer.");
   const auto arguments = std::make_shared<HealthArguments>();
-  command->add_option("--socket", arguments->socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, arguments->socket);
   command->add_flag("--json", arguments->json, "Print JSON");
   command->callback([arguments, &exit_code] { exit_code = Health(*arguments); });
 }

@@ -422,9 +422,6 @@ absl::Status Initializer::PrepareFor(const Config& config) {
 
 absl::Status Initializer::AddToServer() {
   const std::string& path = arguments_.server_config;
-  const auto named = [&](const absl::Status& status) {
-    return absl::Status(status.code(), absl::StrCat(path, ": ", std::string(status.message())));
-  };
   if (absl::Status status = CheckClientName(arguments_.name); !status.ok()) return status;
   const LoadedConfig loaded = LoadConfig(path, {});
   if (!loaded.config) {
@@ -433,9 +430,9 @@ absl::Status Initializer::AddToServer() {
   if (loaded.config->role != Role::kServer) {
     return absl::InvalidArgumentError(path + ": /mode: is not that of a server");
   }
-  if (absl::Status status = PrepareFor(*loaded.config); !status.ok()) return named(status);
+  if (absl::Status status = PrepareFor(*loaded.config); !status.ok()) return InFile(path, status);
   const auto text = ReadSmallFile(path, kMaxConfigBytes, FilePrivacy::kAny);
-  if (!text.ok()) return named(text.status());
+  if (!text.ok()) return InFile(path, text.status());
 
   const fs::path folder = fs::path(path).parent_path();
   const fs::path other = folder / "clients" / client_.name;
@@ -447,11 +444,11 @@ absl::Status Initializer::AddToServer() {
   const auto changed = AddClient(*text, client_);
   if (changed.ok()) {
     struct stat now;
-    if (stat(path.c_str(), &now) != 0) return named(absl::ErrnoToStatus(errno, "is gone"));
+    if (stat(path.c_str(), &now) != 0) return InFile(path, absl::ErrnoToStatus(errno, "is gone"));
     const FileAttributes attributes{
         .mode = now.st_mode & 07777, .owner = now.st_uid, .group = now.st_gid};
     const absl::Status status = ReplaceSmallFile(path, *changed, attributes);
-    if (!status.ok()) return named(status);
+    if (!status.ok()) return InFile(path, status);
     told_.Wrote(path, "has the client as a peer now");
   }
   made->Keep();

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "slowpath/control_client.h"
 
 namespace braid {
@@ -29,9 +30,7 @@ void AddMetricsCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "metrics", "Print what the running daemon measures, in Prometheus' text format");
   const auto socket = std::make_shared<std::string>(kDefaultControlSocket);
-  command->add_option("--socket", *socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, *socket);
   command->callback([socket, &exit_code] { exit_code = Metrics(*socket); });
 }
 

@@ -8,6 +8,7 @@
 
 #include "bonding/bond_options.h"
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "cli/text_layout.h"
 #include "slowpath/control_client.h"
 
@@ -69,9 +70,7 @@ void AddModeCommand(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember(
           std::vector<std::string>(kBondingModeNames.begin(), kBondingModeNames.end())));
   command->add_flag("--json", arguments->json, "Print JSON");
-  command->add_option("--socket", arguments->socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, arguments->socket);
   command->callback([arguments, &exit_code] { exit_code = Mode(*arguments); });
 }
 

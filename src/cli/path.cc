@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "cli/cli.h"
 #include "cli/path_view.h"
+#include "cli/socket_option.h"
 #include "slowpath/control_client.h"
 
 namespace braid {
@@ -89,9 +90,7 @@ int Set(const PathArguments& arguments, bool standby_given) {
 CLI::App* AddCommand(CLI::App& parent, const char* name, const char* what,
                      const std::shared_ptr<PathArguments>& arguments) {
   CLI::App* command = parent.add_subcommand(name, what);
-  command->add_option("--socket", arguments->socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, arguments->socket);
   return command;
 }
 

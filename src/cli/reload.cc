@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "cli/text_layout.h"
 #include "slowpath/control_client.h"
 #include "slowpath/control_protocol.h"
@@ -90,9 +91,7 @@ void AddReloadCommand(CLI::App& app, int& exit_code) {
   const auto arguments = std::make_shared<ReloadArguments>();
   command->add_flag("--dry-run,-n", arguments->only_show, "Only show what differs");
   command->add_flag("--json", arguments->json, "Print JSON");
-  command->add_option("--socket", arguments->socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, arguments->socket);
   command->callback([arguments, &exit_code] { exit_code = Reload(*arguments); });
 }
 

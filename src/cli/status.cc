@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "cli/status_view.h"
 #include "cli/tint.h"
 #include "slowpath/control_client.h"
@@ -47,9 +48,7 @@ int Status(const StatusArguments& arguments) {
 void AddStatusCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("status", "Show the state of the running daemon");
   const auto arguments = std::make_shared<StatusArguments>();
-  command->add_option("--socket", arguments->socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, arguments->socket);
   command->add_flag("--json", arguments->json, "Print JSON, with everything");
   command->add_flag("-v,--verbose", arguments->verbose,
                     "Show keys, addresses, offloads and what each worker did, too");

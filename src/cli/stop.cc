@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "slowpath/control_client.h"
 
 namespace braid {
@@ -28,19 +29,12 @@ int Stop(const std::string& socket) {
   return 1;
 }
 
-std::shared_ptr<std::string> AddSocketOption(CLI::App& command) {
-  auto socket = std::make_shared<std::string>(kDefaultControlSocket);
-  command.add_option("--socket", *socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
-  return socket;
-}
-
 }  // namespace
 
 void AddStopCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("stop", "Stop the running daemon and wait for its end");
-  const auto socket = AddSocketOption(*command);
+  const auto socket = std::make_shared<std::string>(kDefaultControlSocket);
+  AddSocketOption(*command, *socket);
   const auto only_tunnel = std::make_shared<bool>(false);
   command->add_flag("--tunnel", *only_tunnel,
                     "Take the tunnel down only; the daemon goes on answering");
@@ -52,7 +46,8 @@ void AddStopCommand(CLI::App& app, int& exit_code) {
 void AddStartCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "start", "Bring up the tunnel of a running daemon after \"braid stop --tunnel\"");
-  const auto socket = AddSocketOption(*command);
+  const auto socket = std::make_shared<std::string>(kDefaultControlSocket);
+  AddSocketOption(*command, *socket);
   command->callback([socket, &exit_code] { exit_code = Call(*socket, "start", "{}"); });
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "cli/throttle_view.h"
 #include "slowpath/control_client.h"
 
@@ -63,16 +64,12 @@ void AddThrottleCommand(CLI::App& app, int& exit_code) {
   CLI::App* throttle = app.add_subcommand(
       "throttle",
       "Show and change how much is sent to each peer and taken from it, and to and from all of "
-      "them together. A change lasts until the daemon ends or reads its configuration again.");
+      "them together. A change lasts until the daemon ends, or is given a configuration with other "
+      "limits.");
   throttle->require_subcommand(0, 1);
   const auto arguments = std::make_shared<ThrottleArguments>();
-  const auto add_socket = [&arguments](CLI::App* command) {
-    command->add_option("--socket", arguments->socket, "The daemon's control socket")
-        ->type_name("PATH")
-        ->capture_default_str();
-  };
   const auto add_show = [&](CLI::App* command) {
-    add_socket(command);
+    AddSocketOption(*command, arguments->socket);
     command->add_flag("--json", arguments->json, "Print JSON");
   };
   add_show(throttle);
@@ -85,7 +82,7 @@ void AddThrottleCommand(CLI::App& app, int& exit_code) {
   show->callback([arguments, &exit_code] { exit_code = Show(*arguments); });
 
   CLI::App* set = throttle->add_subcommand("set", "Limit a peer, or all together");
-  add_socket(set);
+  AddSocketOption(*set, arguments->socket);
   set->add_option("NAME", arguments->name, kNameHelp)->required();
   set->add_option("RATE", arguments->rate_mbps, "Mbit/s of inner packets, each way by itself")
       ->required();
@@ -98,7 +95,7 @@ void AddThrottleCommand(CLI::App& app, int& exit_code) {
   set->callback([arguments, &exit_code] { exit_code = Set(*arguments); });
 
   CLI::App* clear = throttle->add_subcommand("clear", "End a limit");
-  add_socket(clear);
+  AddSocketOption(*clear, arguments->socket);
   clear->add_option("NAME", arguments->name, kNameHelp)->required();
   clear->callback([arguments, &exit_code] { exit_code = Change(*arguments, nullptr); });
 }

@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "cli/socket_option.h"
 #include "cli/text_layout.h"
 #include "cli/tint.h"
 #include "cli/top_layout.h"
@@ -272,9 +273,7 @@ void AddTopCommand(CLI::App& app, int& exit_code) {
   CLI::App* command =
       app.add_subcommand("top", "Show paths, peers, rates and drops of the running daemon, live");
   const auto arguments = std::make_shared<TopArguments>();
-  command->add_option("--socket", arguments->socket, "The daemon's control socket")
-      ->type_name("PATH")
-      ->capture_default_str();
+  AddSocketOption(*command, arguments->socket);
   command->add_option("--interval", arguments->interval_s, "How often it is asked")
       ->type_name("SECONDS")
       ->check(CLI::Range(kMinIntervalSeconds, kMaxIntervalSeconds))

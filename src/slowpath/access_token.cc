@@ -27,7 +27,7 @@ bool IsToken(std::string_view text) {
 absl::StatusOr<std::string> ReadTokenFile(const std::string& path) {
   auto token = ReadSmallFile(path, kMaxTokenBytes + 2, FilePrivacy::kOwnerOnly);
   if (!token.ok()) {
-    token = absl::Status(token.status().code(), absl::StrCat(path, ": ", token.status().message()));
+    token = InFile(path, token.status());
     return token;
   }
   const size_t last = token->find_last_not_of(" \t\r\n");

@@ -72,9 +72,9 @@ HealthInputs HealthWatch::See(const StatusSources& sources, std::string network_
     for (const Peer* peer : sources.peers.all()) inputs.peers.push_back(SeePeer(sources, *peer));
   }
   inputs.network_problem = std::move(network_problem);
-  const ProcessUsage usage = UsageOfThisProcess();
-  inputs.open_files = usage.open_files;
-  inputs.most_files = usage.most_files;
+  const OpenFiles open = OpenFilesOfThisProcess();
+  inputs.open_files = open.now;
+  inputs.most_files = open.most;
   inputs.used_up = UsedUpAt(sources.now_ns);
   inputs.warnings = sources.warnings;
   return inputs;

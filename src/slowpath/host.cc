@@ -24,11 +24,6 @@ constexpr size_t kMaxReplacedBytes = 1 << 20;
 constexpr char kTemporarySuffix[] = ".braid-new";
 constexpr char kChangedSincePayload[] = "braid/changed-since";
 
-absl::Status WithPath(const std::string& path, const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
-}
-
 // A link beside the path takes its place in one step.
 absl::Status PutLink(const ReplacedFile& file) {
   const std::string temporary = file.path + kTemporarySuffix;
@@ -40,7 +35,7 @@ absl::Status PutLink(const ReplacedFile& file) {
                     lchown(temporary.c_str(), file.owner, file.group) == 0) &&
                    GiveXattrs(temporary, file.xattrs) &&
                    rename(temporary.c_str(), file.path.c_str()) == 0;
-  if (put) return WithPath(file.path, SyncFolderOf(file.path));
+  if (put) return InFile(file.path, SyncFolderOf(file.path));
   return absl::ErrnoToStatus(errno, file.path);
 }
 
@@ -80,7 +75,7 @@ absl::Status PutFile(const std::string& path, const std::string& contents,
                      FileAttributes attributes) {
   if (IsWrittenInPlace(path)) return WriteInPlace(path, contents);
   attributes.temporary_suffix = kTemporarySuffix;
-  return WithPath(path, ReplaceSmallFile(path, contents, attributes));
+  return InFile(path, ReplaceSmallFile(path, contents, attributes));
 }
 
 FileAttributes AttributesOf(const ReplacedFile& file) {
@@ -155,7 +150,7 @@ struct TakerBack {
     if (unlink(file.path.c_str()) != 0 && errno != ENOENT) {
       return absl::ErrnoToStatus(errno, file.path);
     }
-    return WithPath(file.path, SyncFolderOf(file.path));
+    return InFile(file.path, SyncFolderOf(file.path));
   }
 };
 
@@ -244,7 +239,7 @@ absl::StatusOr<ReplacedFile> ThisHost::LookAtFile(const std::string& path,
     return file;
   }
   auto before = ReadSmallFile(path, kMaxReplacedBytes, FilePrivacy::kAny);
-  if (!before.ok()) return WithPath(path, before.status());
+  if (!before.ok()) return InFile(path, before.status());
   file.before = *std::move(before);
   file.mode = now.st_mode & 07777;
   return file;

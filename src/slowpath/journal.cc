@@ -101,10 +101,7 @@ absl::Status Journal::Load() {
   const auto text = ReadSmallFile(path_, kMaxJournalBytes, FilePrivacy::kOwnerOnly);
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   auto journal = text.ok() ? ParseJournal(*text) : text.status();
-  if (!journal.ok()) {
-    return absl::Status(journal.status().code(),
-                        absl::StrCat(path_, ": ", journal.status().message()));
-  }
+  if (!journal.ok()) return InFile(path_, journal.status());
   journal_ = *std::move(journal);
   return absl::OkStatus();
 }
@@ -114,9 +111,7 @@ absl::Status Journal::Save() const {
     if (unlink(path_.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
     return absl::ErrnoToStatus(errno, path_);
   }
-  const absl::Status status = ReplaceSmallFile(path_, RenderJournal(journal_));
-  return status.ok() ? status
-                     : absl::Status(status.code(), absl::StrCat(path_, ": ", status.message()));
+  return InFile(path_, ReplaceSmallFile(path_, RenderJournal(journal_)));
 }
 
 absl::Status Journal::Note(const std::vector<HostChange>& changes) {

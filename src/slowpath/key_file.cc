@@ -41,9 +41,7 @@ void Wipe(std::string& text) { sodium_memzero(text.data(), text.size()); }
 
 absl::StatusOr<Secret> ReadKeyFile(const std::string& path) {
   absl::StatusOr<std::string> text = ReadSmallFile(path, kMaxKeyFileBytes, FilePrivacy::kOwnerOnly);
-  if (!text.ok()) {
-    return absl::Status(text.status().code(), absl::StrCat(path, ": ", text.status().message()));
-  }
+  if (!text.ok()) return InFile(path, text.status());
   const std::optional<Secret> key = DecodeKeyLine(*text);
   Wipe(*text);
   if (key) return *key;

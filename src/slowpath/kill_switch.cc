@@ -20,10 +20,6 @@ constexpr int kVersion = 1;
 
 std::string FileIn(const std::string& state_dir) { return state_dir + "/kill-switch.json"; }
 
-absl::Status InFile(const std::string& file, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat(file, ": ", status.message()));
-}
-
 // None where there is no file.
 absl::StatusOr<std::set<std::string>> ReadDevices(const std::string& state_dir) {
   const std::string file = FileIn(state_dir);

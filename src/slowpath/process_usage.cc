@@ -39,13 +39,26 @@ uint64_t BootedAt(const HostFiles& files) {
   return 0;
 }
 
+uint64_t ResidentBytesIn(const std::vector<std::string>& fields) {
+  return Number(fields, kPages) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
 }  // namespace
+
+uint64_t ResidentBytes(const HostFiles& files) { return ResidentBytesIn(FieldsOf(files)); }
+
+OpenFiles OpenFilesOfThisProcess(const HostFiles& files) {
+  OpenFiles open{.now = files.List("/proc/self/fd").size()};
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) open.most = limit.rlim_cur;
+  return open;
+}
 
 ProcessUsage UsageOfThisProcess(const HostFiles& files) {
   const auto ticks_per_s = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
   const std::vector<std::string> fields = FieldsOf(files);
   ProcessUsage usage;
-  usage.resident_bytes = Number(fields, kPages) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  usage.resident_bytes = ResidentBytesIn(fields);
   usage.virtual_bytes = Number(fields, kVirtual);
   usage.cpu_ns =
       (Number(fields, kUserTicks) + Number(fields, kSystemTicks)) * (kSecondNs / ticks_per_s);
@@ -54,9 +67,9 @@ ProcessUsage UsageOfThisProcess(const HostFiles& files) {
         static_cast<double>(booted_s) +
         static_cast<double>(Number(fields, kStartTicks)) / static_cast<double>(ticks_per_s);
   }
-  usage.open_files = files.List("/proc/self/fd").size();
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) usage.most_files = limit.rlim_cur;
+  const OpenFiles open = OpenFilesOfThisProcess(files);
+  usage.open_files = open.now;
+  usage.most_files = open.most;
   return usage;
 }
 

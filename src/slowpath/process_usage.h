@@ -20,4 +20,12 @@ struct ProcessUsage {
 
 ProcessUsage UsageOfThisProcess(const HostFiles& files = HostFiles());
 
+// Parts of it, for those who ask often: the whole also reads what is counted of all CPUs.
+uint64_t ResidentBytes(const HostFiles& files = HostFiles());
+struct OpenFiles {
+  uint64_t now = 0;
+  uint64_t most = 0;
+};
+OpenFiles OpenFilesOfThisProcess(const HostFiles& files = HostFiles());
+
 }  // namespace braid

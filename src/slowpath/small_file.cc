@@ -54,6 +54,11 @@ bool GiveAttributes(int fd, const FileAttributes& wanted) {
 
 }  // namespace
 
+absl::Status InFile(const std::string& path, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
                                           FilePrivacy privacy) {
   // Without O_NONBLOCK the open of a named pipe would wait for a writer.

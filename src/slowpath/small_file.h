@@ -21,6 +21,9 @@ enum class FilePrivacy : uint8_t {
 [[nodiscard]] absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes,
                                                         FilePrivacy privacy);
 
+// Such an error with the file's name in front of it; OK stays OK.
+absl::Status InFile(const std::string& path, const absl::Status& status);
+
 // Tells whether a file is still the one that it was, without reading it. All zeros: there is none.
 struct FileVersion {
   uint64_t device = 0;

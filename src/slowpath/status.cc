@@ -150,7 +150,7 @@ Json DescribePeers(const StatusSources& sources) {
 
 Json DescribeStopped(const Config& config, const std::string& failure) {
   Json json = DescribeDaemon(config, failure.empty() ? "stopped" : "failed");
-  json["memory_rss_bytes"] = UsageOfThisProcess().resident_bytes;
+  json["memory_rss_bytes"] = ResidentBytes();
   json["warnings"] = Json::array();
   if (!failure.empty()) json["warnings"].push_back(failure);
   json["peers"] = Json::array();
@@ -165,7 +165,7 @@ Json DescribeStatus(const StatusSources& sources) {
   json["uptime_s"] = SecondsSince(sources.started_ns, sources.now_ns);
   json["io"] = std::string(sources.workers.backend_name());
   json["aead"] = std::string(sources.aeads[Cipher::kChaCha20Poly1305]->backend);
-  json["memory_rss_bytes"] = UsageOfThisProcess().resident_bytes;
+  json["memory_rss_bytes"] = ResidentBytes();
   json["offloads"] = DescribeOffloads(sources);
   json["network"]["mtu"] = sources.mtu;
   json["network"]["addresses"] = Json::array();

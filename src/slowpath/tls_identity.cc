@@ -24,7 +24,7 @@ constexpr size_t kMaxPemBytes = 256 * 1024;
 absl::StatusOr<std::string> ReadPem(const std::string& path, FilePrivacy privacy) {
   auto text = ReadSmallFile(path, kMaxPemBytes, privacy);
   if (text.ok()) return text;
-  return absl::Status(text.status().code(), absl::StrCat(path, ": ", text.status().message()));
+  return InFile(path, text.status());
 }
 
 absl::Status BadPem(const std::string& path, std::string_view what) {

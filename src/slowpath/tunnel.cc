@@ -337,11 +337,11 @@ absl::Status Tunnel::Apply(Config next) {
   }
   if (absl::Status status = ChangeNetwork(next); !status.ok()) return status;
   const TunnelConfig before = std::exchange(config_.tunnel, std::move(next.tunnel));
-  const ThrottleConfig throttle_before =
-      std::exchange(config_.throttle, std::move(next.throttle));
+  const bool has_other_limits = config_.throttle != next.throttle;
+  if (has_other_limits) throttle_ = config_.throttle = std::move(next.throttle);
   config_.log = std::move(next.log);
-  ChangePeers(*peers);
-  ChangeThrottle(throttle_before);
+  if (!peers->empty()) ChangePeers(*peers);
+  if (has_other_limits || !peers->empty()) ChangeThrottle();
   ChangeBond(before);
   if (uplinks_) uplinks_->OnConfig(before);
   FollowNetwork();
@@ -436,8 +436,7 @@ void Tunnel::ChangePeers(const PeerChanges& changes) {
 }
 
 // Limits are told to workers by slot, so they are told again when peers have come or gone.
-void Tunnel::ChangeThrottle(const ThrottleConfig& before) {
-  if (config_.throttle != before) throttle_ = config_.throttle;
+void Tunnel::ChangeThrottle() {
   std::erase_if(throttle_.peers, [this](const auto& limit) {
     return std::none_of(peers_->all().begin(), peers_->all().end(),
                         [&](const Peer* peer) { return peer->config.name == limit.first; });

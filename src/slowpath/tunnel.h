@@ -99,12 +99,14 @@ class Tunnel final : private PeerHost {
     std::vector<PeerSlot> removed;
     std::vector<Added> added;
     std::vector<Kept> changed;  // neither keys nor endpoints
+
+    bool empty() const { return removed.empty() && added.empty() && changed.empty(); }
   };
   absl::StatusOr<PeerChanges> ComparePeers(const Config& next) const;
   absl::Status ChangeNetwork(Config& next);
   void ChangePeers(const PeerChanges& changes);
   void ChangeBond(const TunnelConfig& before);
-  void ChangeThrottle(const ThrottleConfig& before);
+  void ChangeThrottle();
   void PublishRoutes();
 
   // This machine's network around the tunnel.
