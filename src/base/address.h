@@ -24,6 +24,8 @@ struct IpAddress {
   static IpAddress V6(const uint8_t* sixteen_bytes);
   // "10.0.0.1" or "fd00::1"; nothing else, no zone, no brackets.
   static std::optional<IpAddress> Parse(std::string_view text);
+  // 0.0.0.0 or ::, which a socket binds to for any.
+  static IpAddress Any(Family family) { return {family, {}}; }
 
   bool is_v4() const { return family == Family::kV4; }
   bool is_v6() const { return family == Family::kV6; }
@@ -51,6 +53,10 @@ struct IpPrefix {
   // The same prefix with its host bits cleared.
   IpPrefix Network() const;
   bool Contains(const IpAddress& other) const;
+  // Some address is in both.
+  bool Overlaps(const IpPrefix& other) const {
+    return Contains(other.address) || other.Contains(address);
+  }
   std::string ToString() const;
 
   auto operator<=>(const IpPrefix&) const = default;

@@ -15,6 +15,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "cli/cli.h"
+#include "cli/outcome.h"
 
 namespace braid {
 namespace {
@@ -73,11 +74,6 @@ void BenchProgress::Step(const std::string& what) {
   }
 }
 
-int FailBench(std::string_view command, const absl::Status& status) {
-  std::cerr << "braid bench " << command << ": " << status.message() << '\n';
-  return 1;
-}
-
 template <typename Report>
 std::string ReportText(const Report& report, bool json) {
   return json ? DescribeReport(report).dump(2) + '\n' : RenderReport(report);
@@ -89,10 +85,8 @@ template std::string ReportText(const TunnelReport&, bool);
 template std::string ReportText(const PeerReport&, bool);
 
 int PrintText(const std::string& text) {
-  std::cout << text << std::flush;
-  if (std::cout) return 0;
-  std::cerr << "braid bench: standard output cannot be written\n";
-  return 1;
+  std::cout << text;
+  return EndOutput("bench");
 }
 
 void AddBenchCommand(CLI::App& app, int& exit_code) {

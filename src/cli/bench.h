@@ -51,9 +51,6 @@ class BenchProgress {
   TimeNs told_ns_ = 0;
 };
 
-// Says why on standard error; the program's exit code.
-int FailBench(std::string_view command, const absl::Status& status);
-
 int PrintText(const std::string& text);
 template <typename Report>
 std::string ReportText(const Report& report, bool json);

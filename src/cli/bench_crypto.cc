@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "cli/bench.h"
+#include "cli/outcome.h"
 #include "cli/text_layout.h"
 #include "fastpath/aead.h"
 #include "fastpath/wire.h"
@@ -144,7 +145,7 @@ CryptoChoice Explain(Cipher cipher, const Aead* chosen, const std::vector<Crypto
 
 int BenchCrypto(const CryptoArguments& arguments) {
   const auto suite = ChooseAeads("auto");
-  if (!suite.ok()) return FailBench("crypto", suite.status());
+  if (!suite.ok()) return Fail("bench crypto", suite.status());
   const std::vector<int> cpus = AffinityOfThisProcess();
   std::vector<const Aead*> aeads;
   for (const Cipher cipher : {Cipher::kAes256Gcm, Cipher::kChaCha20Poly1305}) {

@@ -26,6 +26,7 @@
 #include "base/limits.h"
 #include "base/packet_pool.h"
 #include "cli/bench.h"
+#include "cli/outcome.h"
 #include "fastpath/inner_packet.h"
 #include "io/backend.h"
 #include "io/tun.h"
@@ -79,7 +80,7 @@ absl::StatusOr<Rig> MakeRig(BackendChoice choice) {
 }
 
 // Counts what arrives, and lets go of it.
-class Counter final : public Backend::Sink {
+class DatagramCounter final : public Backend::Sink {
  public:
   void OnTunPacket(PacketPtr packet) override {
     ++packets;
@@ -212,7 +213,7 @@ absl::Status ReadTun(const TunDevice& tun, BackendChoice choice, const OffloadCa
     PinTo(AffinityOfThisProcess().back());
     error = Inject(injector->get(), packet, stop);
   });
-  Counter counter;
+  DatagramCounter counter;
   rig->backend->Poll(kPollNs, counter);
   counter = {};
   const TimeNs start_ns = MonotonicNowNs();
@@ -381,7 +382,7 @@ absl::Status MeasureUdpCase(const UdpSocket& from, const UdpSocket& to, UdpMode 
     sent_ns = MonotonicNowNs();
     sending = false;
   });
-  Counter counter;
+  DatagramCounter counter;
   while (sending) rig->backend->Poll(kPollNs, counter);
   sender.join();
   if (!sent.ok()) return sent.status();
@@ -500,7 +501,7 @@ std::vector<std::string> Notes(int max_gso_datagrams) {
 int BenchDevice(const DeviceArguments& arguments) {
   // Says at once what is missing.
   if (const auto network = NetworkNamespace::Create(); !network.ok()) {
-    return FailBench("device", network.status());
+    return Fail("bench device", network.status());
   }
   DeviceReport report;
   utsname system{};
@@ -515,7 +516,7 @@ int BenchDevice(const DeviceArguments& arguments) {
     BenchProgress progress(static_cast<int>(steps));
     report.tun = MeasureTun(arguments, progress);
     auto udp = MeasureUdp(arguments, progress);
-    if (!udp.ok()) return FailBench("device", udp.status());
+    if (!udp.ok()) return Fail("bench device", udp.status());
     report.udp = *std::move(udp);
   }
   return PrintReport(report, arguments.json);

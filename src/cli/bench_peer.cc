@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/bench.h"
+#include "cli/outcome.h"
 #include "slowpath/control_client.h"
 #include "slowpath/control_protocol.h"
 #include "slowpath/measure_client.h"
@@ -238,11 +239,11 @@ PeerReport PeerBench::Report(const absl::Status& ended, int signal) const {
 
 int BenchPeer(const PeerArguments& arguments) {
   const auto peer = AskDaemon(arguments);
-  if (!peer.ok()) return FailBench("peer", peer.status());
+  if (!peer.ok()) return Fail("bench peer", peer.status());
   auto targets = Targets(arguments, *peer);
-  if (!targets.ok()) return FailBench("peer", targets.status());
+  if (!targets.ok()) return Fail("bench peer", targets.status());
   const auto signals = TakeOverSignals();
-  if (!signals.ok()) return FailBench("peer", signals.status());
+  if (!signals.ok()) return Fail("bench peer", signals.status());
   PeerBench bench(arguments, *std::move(targets), signals->get());
   const absl::Status status = bench.Run();
   const int signal = absl::IsCancelled(status) ? TakeSignal(signals->get()) : 0;
@@ -253,7 +254,7 @@ int BenchPeer(const PeerArguments& arguments) {
     exit_code = PrintReport(report, arguments.json);
   }
   if (status.ok()) return exit_code;
-  exit_code = FailBench("peer", absl::AbortedError(report.error));
+  exit_code = Fail("bench peer", absl::AbortedError(report.error));
   return signal == 0 ? exit_code : 128 + signal;
 }
 

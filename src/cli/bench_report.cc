@@ -6,13 +6,15 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "base/rounded.h"
+#include "cli/units.h"
 
 namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kNothing[] = "-";
+constexpr int kDigits = 3;
 
 // Lines of cells, each column as wide as its widest cell. The first ones hold words and stand left,
 // the others numbers and stand right. A remark behind a line makes no column wider.
@@ -84,11 +86,6 @@ std::string Milliseconds(double ms) {
   return absl::StrFormat("%.*f ms", ms < 10 ? 3 : ms < 100 ? 1 : 0, ms);
 }
 
-double Rounded(double value, int digits = 3) {
-  const double scale = std::pow(10, digits);
-  return std::round(value * scale) / scale;
-}
-
 }  // namespace
 
 // --- crypto ---
@@ -155,8 +152,8 @@ Json DescribeReport(const CryptoReport& report) {
                                {"backend", figure.backend},
                                {"bytes", figure.bytes},
                                {"threads", figure.threads},
-                               {"seal_ns", Rounded(figure.seal_ns)},
-                               {"open_ns", Rounded(figure.open_ns)},
+                               {"seal_ns", Rounded(figure.seal_ns, kDigits)},
+                               {"open_ns", Rounded(figure.open_ns, kDigits)},
                                {"seal_bytes_per_s", Rounded(figure.seal_bytes_per_s, 0)},
                                {"open_bytes_per_s", Rounded(figure.open_bytes_per_s, 0)}});
   }
@@ -362,7 +359,7 @@ std::string RenderReport(const PeerReport& report) {
 namespace {
 
 Json Describe(const DirectionResult& direction, const MeasurePlan& plan) {
-  Json json = {{"mbps", Rounded(direction.mbps)}};
+  Json json = {{"mbps", Rounded(direction.mbps, kDigits)}};
   if (plan.load == LoadKind::kUdp) {
     json["datagrams_sent"] = direction.datagrams_sent;
     json["datagrams_received"] = direction.datagrams_received;

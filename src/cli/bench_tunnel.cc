@@ -28,6 +28,7 @@
 #include "absl/strings/str_format.h"
 #include "cli/bench.h"
 #include "cli/child_daemon.h"
+#include "cli/outcome.h"
 #include "cli/private_folder.h"
 #include "fastpath/aead.h"
 #include "slowpath/control_client.h"
@@ -41,7 +42,7 @@
 namespace braid {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr int kLinkMtu = 1500;
 constexpr uint16_t kTunnelPort = 7700;
@@ -119,7 +120,7 @@ class Responder {
  public:
   absl::Status Start(const NetworkNamespace& in, int tcp_threads) {
     MeasureResponderOptions options;
-    options.addresses = {*IpAddress::Parse("0.0.0.0")};
+    options.addresses = {IpAddress::Any(IpAddress::Family::kV4)};
     options.port = kMeasurePort;
     options.tcp_threads = tcp_threads;
     options.allows = [](const IpAddress&) { return true; };
@@ -378,10 +379,10 @@ Outcome MeasureTunnel(const TunnelArguments& arguments, int signal_fd) {
 
 int BenchTunnel(const TunnelArguments& arguments) {
   const auto signals = TakeOverSignals();
-  if (!signals.ok()) return FailBench("tunnel", signals.status());
+  if (!signals.ok()) return Fail("bench tunnel", signals.status());
   Outcome outcome = MeasureTunnel(arguments, signals->get());
   if (!outcome.report.ok()) {
-    FailBench("tunnel", outcome.report.status());
+    Fail("bench tunnel", outcome.report.status());
     return outcome.signal == 0 ? 1 : 128 + outcome.signal;
   }
   if (const auto suite = ChooseAeads("auto"); suite.ok()) {

@@ -12,6 +12,7 @@
 
 #include "cli/cli.h"
 #include "cli/doctor_view.h"
+#include "cli/outcome.h"
 #include "cli/tint.h"
 #include "slowpath/config.h"
 #include "slowpath/diagnosis.h"
@@ -45,10 +46,7 @@ int Doctor(const DoctorArguments& arguments) {
   } else {
     std::cout << RenderDiagnoses(all, WantsColour(STDOUT_FILENO)) << std::flush;
   }
-  if (!std::cout) {
-    std::cerr << "braid doctor: standard output cannot be written\n";
-    return 1;
-  }
+  if (const int code = EndOutput("doctor"); code != 0) return code;
   return CountFailed(all) == 0 ? 0 : 1;
 }
 

@@ -15,7 +15,7 @@ using Json = nlohmann::ordered_json;
 using Verdict = Diagnosis::Verdict;
 
 constexpr size_t kVerdictColumns = 6;
-constexpr size_t kNameColumns = 16;
+constexpr size_t kCheckColumns = 16;
 
 struct Shown {
   const char* text;
@@ -44,12 +44,12 @@ size_t Count(const std::vector<Diagnosis>& diagnoses, Verdict verdict) {
 
 std::string Row(const Diagnosis& one, bool colour) {
   const Shown shown = ShownOf(one.verdict);
-  const std::string indent(2 + kVerdictColumns + kNameColumns, ' ');
+  const std::string indent(2 + kVerdictColumns + kCheckColumns, ' ');
   const std::string name = Printable(one.name);
   // A long name has a line of its own.
-  const bool is_long = Width(name) >= kNameColumns;
+  const bool is_long = Width(name) >= kCheckColumns;
   std::string first = "  " + PadRight(shown.text, kVerdictColumns);
-  first += is_long ? Fit(name, kColumns - Width(first)) : PadRight(name, kNameColumns);
+  first += is_long ? Fit(name, kColumns - Width(first)) : PadRight(name, kCheckColumns);
   std::string text = is_long ? first + "\n" + Wrap(indent, indent, Printable(one.found))
                              : Wrap(first, indent, Printable(one.found));
   text.replace(2, std::string_view(shown.text).size(), Tinted(colour, shown.tint, shown.text));

@@ -19,13 +19,9 @@ constexpr size_t kMaxClientNameBytes = 32;
 constexpr uint32_t kFirstClient = 2;
 constexpr uint32_t kMaxNumber = 65'000;  // of a client, in whatever large network
 
-bool Overlap(const IpPrefix& a, const IpPrefix& b) {
-  return a.Contains(b.address) || b.Contains(a.address);
-}
-
 bool IsFree(const IpPrefix& wanted, const std::vector<IpPrefix>& taken) {
   return std::none_of(taken.begin(), taken.end(),
-                      [&](const IpPrefix& one) { return Overlap(wanted, one); });
+                      [&](const IpPrefix& one) { return wanted.Overlaps(one); });
 }
 
 IpPrefix Prefix(const std::string& text) { return *IpPrefix::Parse(text); }

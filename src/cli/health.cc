@@ -18,7 +18,7 @@ namespace braid {
 namespace {
 
 // A daemon that needs longer is not well, and who asks may not wait much longer.
-constexpr std::chrono::seconds kAnswerTimeout{5};
+constexpr std::chrono::seconds kHealthTimeout{5};
 constexpr int kNoAnswer = 3;
 
 struct HealthArguments {
@@ -27,7 +27,7 @@ struct HealthArguments {
 };
 
 int Health(const HealthArguments& arguments) {
-  const auto reply = CallControl(arguments.socket, "health", "{}", kAnswerTimeout);
+  const auto reply = CallControl(arguments.socket, "health", "{}", kHealthTimeout);
   if (!reply.ok()) {
     std::cerr << "braid health: " << reply.status().message() << '\n';
     return kNoAnswer;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "cli/json_fields.h"
 #include "cli/text_layout.h"
 #include "cli/tint.h"
 
@@ -12,16 +13,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr size_t kNameColumns = 15;
-constexpr size_t kStatusColumns = 10;
+constexpr size_t kComponentColumns = 15;
+constexpr size_t kHealthColumns = 10;
 
-std::string Text(const Json& object, const char* name) {
-  const auto found = object.is_object() ? object.find(name) : object.end();
-  const bool is_text = object.is_object() && found != object.end() && found->is_string();
-  return is_text ? Printable(found->get<std::string>()) : "";
-}
-
-std::string Shown(const std::string& status) {
+std::string ShownStatus(const std::string& status) {
   if (status.empty()) return "-";
   return status == "failed" ? "FAILED" : status;
 }
@@ -33,13 +28,13 @@ Tint TintOf(const std::string& status) {
 
 std::string Row(const std::string& name, const Json& component, bool colour) {
   const std::string status = Text(component, "status");
-  const std::string shown = Fit(Shown(status), kStatusColumns - 1);
-  const std::string head = PadRight(Fit(Printable(name), kNameColumns - 1), kNameColumns);
-  const std::string padding(kStatusColumns - Width(shown), ' ');
+  const std::string shown = Fit(ShownStatus(status), kHealthColumns - 1);
+  const std::string head = PadRight(Fit(Printable(name), kComponentColumns - 1), kComponentColumns);
+  const std::string padding(kHealthColumns - Width(shown), ' ');
   const std::string why = Text(component, "why");
   std::string line = head + shown + '\n';
   if (!why.empty()) {
-    line = Wrap(head + shown + padding, std::string(kNameColumns + kStatusColumns, ' '), why);
+    line = Wrap(head + shown + padding, std::string(kComponentColumns + kHealthColumns, ' '), why);
   }
   // The status begins behind the name, whose bytes may be more than its columns.
   line.replace(head.size(), shown.size(), Tinted(colour, TintOf(status), shown));

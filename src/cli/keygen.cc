@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "slowpath/key_file.h"
 
 namespace braid {
@@ -13,9 +14,7 @@ int Keygen() {
   std::string text = EncodeKey(NewPrivateKey());
   std::cout << text << std::endl;
   Wipe(text);
-  if (std::cout) return 0;
-  std::cerr << "braid keygen: standard output cannot be written\n";
-  return 1;
+  return EndOutput("keygen");
 }
 
 }  // namespace

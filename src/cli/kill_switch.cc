@@ -9,30 +9,26 @@
 
 #include "absl/strings/str_join.h"
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "slowpath/config.h"
 
 namespace braid {
 namespace {
 
-int Fail(const absl::Status& status) {
-  std::cerr << "braid kill-switch: " << status.message() << '\n';
-  return 1;
-}
-
 // Who has switched it on wants nothing to leave, also when it is not known for which tunnel.
 int Load(const std::string& state_dir) {
   const absl::Status status = LoadKillSwitch(state_dir);
   if (status.ok()) return 0;
-  Fail(status);
+  Fail("kill-switch", status);
   const absl::Status shut = ShutEverythingIn();
-  if (!shut.ok()) return Fail(shut);
+  if (!shut.ok()) return Fail("kill-switch", shut);
   std::cerr << "braid kill-switch: nothing at all leaves this machine until then\n";
   return 1;
 }
 
 int Show(const std::string& state_dir) {
   const auto state = LookAtKillSwitch(state_dir);
-  if (!state.ok()) return Fail(state.status());
+  if (!state.ok()) return Fail("kill-switch", state.status());
   const std::string devices = absl::StrJoin(state->kept_for, ", ");
   if (state->kept_for.empty()) {
     std::cout << (state->is_loaded ? "on, for the tunnels of another state directory\n" : "off\n");

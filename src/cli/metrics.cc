@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "slowpath/control_client.h"
 
@@ -14,14 +15,9 @@ namespace {
 
 int Metrics(const std::string& socket) {
   const auto reply = CallControl(socket, "metrics");
-  if (!reply.ok()) {
-    std::cerr << "braid metrics: " << reply.status().message() << '\n';
-    return 1;
-  }
-  std::cout << nlohmann::json::parse(*reply).at("text").get_ref<const std::string&>() << std::flush;
-  if (std::cout) return 0;
-  std::cerr << "braid metrics: standard output cannot be written\n";
-  return 1;
+  if (!reply.ok()) return Fail("metrics", reply.status());
+  std::cout << nlohmann::json::parse(*reply).at("text").get_ref<const std::string&>();
+  return EndOutput("metrics");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "bonding/bond_options.h"
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "cli/text_layout.h"
 #include "slowpath/control_client.h"
@@ -44,13 +45,10 @@ int Mode(const ModeArguments& arguments) {
   nlohmann::json params = nlohmann::json::object();
   if (!arguments.mode.empty()) params["mode"] = arguments.mode;
   const auto reply = CallControl(arguments.socket, "mode", params.dump());
-  if (!reply.ok()) {
-    std::cerr << "braid mode: " << reply.status().message() << '\n';
-    return 1;
-  }
+  if (!reply.ok()) return Fail("mode", reply.status());
   const auto modes = nlohmann::ordered_json::parse(*reply);
-  std::cout << (arguments.json ? modes.dump(2) + '\n' : Render(modes)) << std::flush;
-  return std::cout ? 0 : 1;
+  std::cout << (arguments.json ? modes.dump(2) + '\n' : Render(modes));
+  return EndOutput("mode");
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "absl/strings/numbers.h"
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/path_view.h"
 #include "cli/socket_option.h"
 #include "slowpath/control_client.h"
@@ -36,17 +37,12 @@ struct PathArguments {
   bool standby = false;
 };
 
-int Fail(std::string_view command, const absl::Status& status) {
-  std::cerr << "braid path " << command << ": " << status.message() << '\n';
-  return 1;
-}
-
 int List(const PathArguments& arguments) {
   const auto reply = CallControl(arguments.socket, "path_list");
-  if (!reply.ok()) return Fail("list", reply.status());
+  if (!reply.ok()) return Fail("path list", reply.status());
   const auto paths = nlohmann::ordered_json::parse(*reply);
-  std::cout << (arguments.json ? paths.dump(2) + '\n' : RenderPaths(paths)) << std::flush;
-  return std::cout ? 0 : Fail("list", absl::UnavailableError("standard output cannot be written"));
+  std::cout << (arguments.json ? paths.dump(2) + '\n' : RenderPaths(paths));
+  return EndOutput("path list");
 }
 
 int Add(const PathArguments& arguments) {
@@ -57,7 +53,7 @@ int Add(const PathArguments& arguments) {
   if (arguments.quota_gb) path["quota"]["gb"] = *arguments.quota_gb;
   if (arguments.reset_day) path["quota"]["reset_day"] = *arguments.reset_day;
   const auto reply = CallControl(arguments.socket, "path_add", path.dump());
-  if (!reply.ok()) return Fail("add", reply.status());
+  if (!reply.ok()) return Fail("path add", reply.status());
   // It is there, but somebody may have misspelt an interface.
   const auto added = nlohmann::json::parse(*reply);
   const auto problem = added.find("problem");
@@ -70,7 +66,7 @@ int Add(const PathArguments& arguments) {
 int Delete(const PathArguments& arguments) {
   const nlohmann::json path = {{"name", arguments.name}};
   const auto reply = CallControl(arguments.socket, "path_del", path.dump());
-  return reply.ok() ? 0 : Fail("del", reply.status());
+  return reply.ok() ? 0 : Fail("path del", reply.status());
 }
 
 int Set(const PathArguments& arguments, bool standby_given) {
@@ -84,7 +80,7 @@ int Set(const PathArguments& arguments, bool standby_given) {
   }
   if (standby_given) path["standby"] = arguments.standby;
   const auto reply = CallControl(arguments.socket, "path_set", path.dump());
-  return reply.ok() ? 0 : Fail("set", reply.status());
+  return reply.ok() ? 0 : Fail("path set", reply.status());
 }
 
 CLI::App* AddCommand(CLI::App& parent, const char* name, const char* what,

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "slowpath/key_file.h"
 #include "slowpath/noise.h"
 
@@ -40,9 +41,7 @@ int Pubkey() {
     return 1;
   }
   std::cout << EncodeKey(KeyPair::FromPrivate(*key).public_key) << std::endl;
-  if (std::cout) return 0;
-  std::cerr << "braid pubkey: standard output cannot be written\n";
-  return 1;
+  return EndOutput("pubkey");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "slowpath/config.h"
 #include "slowpath/daemon.h"
 #include "slowpath/log.h"
@@ -25,9 +26,7 @@ int Run(const std::string& file) {
     std::cerr << "warning: " << DescribeMistake(loaded.file, warning) << '\n';
   }
   if (status.ok()) status = RunDaemon(std::filesystem::absolute(file).string(), config);
-  if (status.ok()) return 0;
-  std::cerr << "braid run: " << status.message() << '\n';
-  return 1;
+  return status.ok() ? 0 : Fail("run", status);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "cli/status_view.h"
 #include "cli/tint.h"
@@ -24,23 +25,18 @@ struct StatusArguments {
   bool all = false;
 };
 
-int Fail(std::string_view why) {
-  std::cerr << "braid status: " << why << '\n';
-  return 1;
-}
-
 int Status(const StatusArguments& arguments) {
   const auto reply = CallControl(arguments.socket, "status");
-  if (!reply.ok()) return Fail(std::string(reply.status().message()));
+  if (!reply.ok()) return Fail("status", reply.status());
   const auto status = nlohmann::ordered_json::parse(*reply);
   if (arguments.json) {
     std::cout << status.dump(2) << std::endl;
   } else {
     const StatusViewOptions options{
         .colour = WantsColour(STDOUT_FILENO), .verbose = arguments.verbose, .all = arguments.all};
-    std::cout << RenderStatus(status, options) << std::flush;
+    std::cout << RenderStatus(status, options);
   }
-  return std::cout ? 0 : Fail("standard output cannot be written");
+  return EndOutput("status");
 }
 
 }  // namespace

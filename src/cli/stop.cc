@@ -2,11 +2,11 @@
 // only; `braid start` brings that up again.
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <iostream>
 #include <memory>
 #include <string>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "slowpath/control_client.h"
 
@@ -17,16 +17,12 @@ constexpr std::chrono::seconds kStopTimeout{10};
 
 int Call(const std::string& socket, const char* verb, const char* params) {
   const auto reply = CallControl(socket, verb, params);
-  if (reply.ok()) return 0;
-  std::cerr << "braid " << verb << ": " << reply.status().message() << '\n';
-  return 1;
+  return reply.ok() ? 0 : Fail(verb, reply.status());
 }
 
 int Stop(const std::string& socket) {
   const absl::Status status = StopDaemon(socket, kStopTimeout);
-  if (status.ok()) return 0;
-  std::cerr << "braid stop: " << status.message() << '\n';
-  return 1;
+  return status.ok() ? 0 : Fail("stop", status);
 }
 
 }  // namespace

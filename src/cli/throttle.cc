@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "cli/throttle_view.h"
 #include "slowpath/control_client.h"
@@ -28,20 +29,15 @@ struct ThrottleArguments {
   bool json = false;
 };
 
-int Fail(const absl::Status& status) {
-  std::cerr << "braid throttle: " << status.message() << '\n';
-  return 1;
-}
-
 int Show(const ThrottleArguments& arguments) {
   const auto reply = CallControl(arguments.socket, "throttle");
-  if (!reply.ok()) return Fail(reply.status());
+  if (!reply.ok()) return Fail("throttle", reply.status());
   const auto throttle = nlohmann::ordered_json::parse(*reply);
-  std::cout << (arguments.json ? throttle.dump(2) + '\n' : RenderThrottle(throttle)) << std::flush;
-  return std::cout ? 0 : Fail(absl::UnavailableError("standard output cannot be written"));
+  std::cout << (arguments.json ? throttle.dump(2) + '\n' : RenderThrottle(throttle));
+  return EndOutput("throttle");
 }
 
-int Change(const ThrottleArguments& arguments, const nlohmann::json& limit) {
+int ChangeLimits(const ThrottleArguments& arguments, const nlohmann::json& limit) {
   nlohmann::json params;
   if (arguments.name == kTotal) {
     params["total"] = limit;
@@ -49,13 +45,14 @@ int Change(const ThrottleArguments& arguments, const nlohmann::json& limit) {
     params["peers"][arguments.name] = limit;
   }
   const auto reply = CallControl(arguments.socket, "throttle", params.dump());
-  return reply.ok() ? 0 : Fail(reply.status());
+  return reply.ok() ? 0 : Fail("throttle", reply.status());
 }
 
 int Set(const ThrottleArguments& arguments) {
   nlohmann::json rate = {{"rate_mbps", arguments.rate_mbps}};
   if (arguments.burst_kb) rate["burst_kb"] = *arguments.burst_kb;
-  return Change(arguments, arguments.only.empty() ? rate : nlohmann::json{{arguments.only, rate}});
+  return ChangeLimits(arguments,
+                      arguments.only.empty() ? rate : nlohmann::json{{arguments.only, rate}});
 }
 
 }  // namespace
@@ -97,7 +94,7 @@ void AddThrottleCommand(CLI::App& app, int& exit_code) {
   CLI::App* clear = throttle->add_subcommand("clear", "End a limit");
   AddSocketOption(*clear, arguments->socket);
   clear->add_option("NAME", arguments->name, kNameHelp)->required();
-  clear->callback([arguments, &exit_code] { exit_code = Change(*arguments, nullptr); });
+  clear->callback([arguments, &exit_code] { exit_code = ChangeLimits(*arguments, nullptr); });
 }
 
 }  // namespace braid

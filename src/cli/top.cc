@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "cli/text_layout.h"
 #include "cli/tint.h"
@@ -39,7 +40,7 @@ namespace {
 
 constexpr double kMinIntervalSeconds = 0.1;
 constexpr double kMaxIntervalSeconds = 60;
-constexpr std::chrono::seconds kAnswerTimeout{3};
+constexpr std::chrono::seconds kTopTimeout{3};
 constexpr int kPageRows = 10;
 constexpr size_t kWidestOnce = 500;
 
@@ -53,11 +54,6 @@ struct TopArguments {
   }
 };
 
-int Fail(std::string_view why) {
-  std::cerr << "braid top: " << why << '\n';
-  return 1;
-}
-
 // A status, or why there is none, with the time at which it was asked for.
 struct Answer {
   nlohmann::ordered_json status;
@@ -67,7 +63,7 @@ struct Answer {
 
 Answer AskDaemon(const std::string& socket) {
   Answer answer{.taken_ns = MonotonicNowNs()};
-  const auto reply = CallControl(socket, "status", "{}", kAnswerTimeout);
+  const auto reply = CallControl(socket, "status", "{}", kTopTimeout);
   if (!reply.ok()) {
     answer.problem = std::string(reply.status().message());
     return answer;
@@ -241,7 +237,7 @@ int TopOnce(const TopArguments& arguments) {
   TopModel model;
   for (const bool is_last : {false, true}) {
     const Answer answer = AskDaemon(arguments.socket);
-    if (!answer.problem.empty()) return Fail(answer.problem);
+    if (!answer.problem.empty()) return Fail("top", answer.problem);
     Apply(answer, model);
     if (!is_last) std::this_thread::sleep_for(arguments.interval());
   }
@@ -250,18 +246,17 @@ int TopOnce(const TopArguments& arguments) {
   for (const TopLine& line : LayOutTop(model.state(), view, OnceWidth(), kTopUnlimited)) {
     std::cout << RenderLine(line, WantsColour(STDOUT_FILENO)) << '\n';
   }
-  std::cout << std::flush;
-  return std::cout ? 0 : Fail("standard output cannot be written");
+  return EndOutput("top");
 }
 
 int ShowTop(const TopArguments& arguments) {
   if (arguments.once) return TopOnce(arguments);
   if (isatty(STDIN_FILENO) != 1 || isatty(STDOUT_FILENO) != 1) {
-    return Fail("needs a terminal; \"braid top --once\" prints what it shows");
+    return Fail("top", "needs a terminal; \"braid top --once\" prints what it shows");
   }
   EndingSignals signals;  // before there are threads: they inherit what is blocked
   auto screen = TopScreen::Open(WantsColour(STDOUT_FILENO));
-  if (!screen.ok()) return Fail(std::string(screen.status().message()));
+  if (!screen.ok()) return Fail("top", screen.status());
   signals.Handle();
   Top(arguments, *std::move(screen)).Run(signals);
   return 0;

@@ -126,7 +126,7 @@ struct Cell {
   Tint tint = Tint::kPlain;
   std::optional<double> bar = std::nullopt;  // in the place of the text, over the column's width
 };
-using Row = std::vector<Cell>;
+using Cells = std::vector<Cell>;
 
 constexpr size_t kIndent = 2;
 
@@ -158,7 +158,7 @@ std::vector<size_t> ChooseWidths(const std::vector<Column>& columns, size_t widt
 }
 
 TopLine LayOutRow(const std::vector<Column>& columns, const std::vector<size_t>& widths,
-                  const Row& row, size_t width) {
+                  const Cells& row, size_t width) {
   TopLine line = {{std::string(kIndent - 1, ' ')}};
   for (size_t i = 0; i < columns.size(); ++i) {
     if (widths[i] == 0) continue;
@@ -170,13 +170,13 @@ TopLine LayOutRow(const std::vector<Column>& columns, const std::vector<size_t>&
   return FitLine(std::move(line), width);
 }
 
-std::vector<TopLine> LayOutTable(const std::vector<Column>& columns, const std::vector<Row>& rows,
+std::vector<TopLine> LayOutTable(const std::vector<Column>& columns, const std::vector<Cells>& rows,
                                  size_t width) {
   const std::vector<size_t> widths = ChooseWidths(columns, width);
-  Row titles;
+  Cells titles;
   for (const Column& column : columns) titles.push_back({column.title, Tint::kDim});
   std::vector<TopLine> lines = {LayOutRow(columns, widths, titles, width)};
-  for (const Row& row : rows) lines.push_back(LayOutRow(columns, widths, row, width));
+  for (const Cells& row : rows) lines.push_back(LayOutRow(columns, widths, row, width));
   return lines;
 }
 
@@ -201,7 +201,7 @@ Section PathSection(const TopPeer& peer, size_t width) {
       {"path", 8, 24, false, 0},    {"device", 8, 15, false, 6},     {"state", 7, 8, false, 2},
       {"in Mbit/s", 9, 9, true, 1}, {"out Mbit/s", 10, 10, true, 1}, {"rtt ms", 7, 7, true, 3},
       {"loss %", 6, 6, true, 4},    {"queue ms", 8, 8, true, 5},     {"share", 6, 40, false, 7}};
-  std::vector<Row> rows;
+  std::vector<Cells> rows;
   for (const TopPath& path : peer.paths) {
     rows.push_back({{OrNothing(path.name)},
                     {OrNothing(path.interface)},
@@ -230,7 +230,7 @@ Section PeerSection(const std::vector<TopPeer>& peers, size_t chosen, size_t wid
       {"peer", 10, 32, false, 0},   {"state", 5, 5, false, 2},       {"paths", 5, 5, true, 5},
       {"in Mbit/s", 9, 9, true, 1}, {"out Mbit/s", 10, 10, true, 1}, {"received", 10, 10, true, 4},
       {"sent", 10, 10, true, 3}};
-  std::vector<Row> rows;
+  std::vector<Cells> rows;
   size_t established = 0;
   for (const TopPeer& peer : peers) {
     established += peer.established ? 1 : 0;
@@ -261,7 +261,7 @@ Section WorkerSection(const std::vector<TopWorker>& workers, size_t width) {
                                                {"in packets/s", 12, 12, true, 1},
                                                {"out packets/s", 13, 13, true, 1},
                                                {"handed over/s", 13, 13, true, 2}};
-  std::vector<Row> rows;
+  std::vector<Cells> rows;
   for (size_t i = 0; i < workers.size(); ++i) {
     rows.push_back({{std::to_string(i)},
                     {ShowCount(workers[i].cpu)},
@@ -280,7 +280,7 @@ Section DropSection(const std::vector<TopDrop>& drops, size_t width) {
                                                {"a second", 9, 9, true, 1},
                                                {"in all", 13, 13, true, 3},
                                                {"", 20, 90, false, 2}};
-  std::vector<Row> rows;
+  std::vector<Cells> rows;
   for (const TopDrop& drop : drops) {
     const Tint tint = drop.per_s > 0 ? Tint::kFair : Tint::kDim;
     rows.push_back({{drop.name, tint},

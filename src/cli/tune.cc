@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/tint.h"
 #include "cli/tune_view.h"
 #include "slowpath/config.h"
@@ -30,11 +31,6 @@ struct TuneArguments {
   std::string undo_file = kDefaultUndoFile;
   bool json = false, apply = false, power = false, undo = false, force = false;
 };
-
-int Fail(const std::string& why) {
-  std::cerr << "braid tune: " << why << '\n';
-  return 1;
-}
 
 class Tuner {
  public:
@@ -116,7 +112,7 @@ void Tuner::Print(const nlohmann::ordered_json& json, const std::string& text) c
 
 int Tuner::Apply() {
   auto undo = UndoFile::Open(arguments_.undo_file, NetworkNamespaceOfThisProcess(), true);
-  if (!undo.ok()) return Fail(std::string(undo.status().message()));
+  if (!undo.ok()) return Fail("tune", undo.status());
   const std::vector<ChangeResult> changes =
       ApplyChanges([this] { return ChangesNow(); }, settings_, *undo);
   const TuneReport report{layout_, links_, FindNow()};
@@ -137,7 +133,7 @@ int Tuner::Apply() {
 
 int Tuner::Undo() {
   auto undo = UndoFile::Open(arguments_.undo_file, NetworkNamespaceOfThisProcess(), false);
-  if (!undo.ok()) return Fail(std::string(undo.status().message()));
+  if (!undo.ok()) return Fail("tune", undo.status());
   if (undo->entries().empty()) {
     Print({{"changes", nlohmann::ordered_json::array()}},
           "nothing to undo: " + arguments_.undo_file + " tells of no change\n");
@@ -148,10 +144,10 @@ int Tuner::Undo() {
     const Setting& setting = entry.setting;
     if (setting.kind != Setting::Kind::kFile || setting.device.empty()) continue;
     const absl::Status status = CheckDeviceFiles(files_, setting.device, indices);
-    if (!status.ok() && !absl::IsNotFound(status)) return Fail(std::string(status.message()));
+    if (!status.ok() && !absl::IsNotFound(status)) return Fail("tune", status);
   }
   const auto changes = UndoChanges(settings_, *undo, arguments_.force);
-  if (!changes.ok()) return Fail(std::string(changes.status().message()));
+  if (!changes.ok()) return Fail("tune", changes.status());
   Print({{"changes", DescribeChanges(*changes)}}, RenderChanges(*changes, Colour()));
   return undo->entries().empty() ? 0 : 1;
 }
@@ -159,12 +155,12 @@ int Tuner::Undo() {
 int Tuner::Run() {
   if (arguments_.undo) return Undo();
   if (const absl::Status status = Prepare(); !status.ok()) {
-    return Fail(std::string(status.message()));
+    return Fail("tune", status);
   }
   if (arguments_.apply) return Apply();
   const TuneReport report{layout_, links_, FindNow()};
   Print(DescribeTuneReport(report), RenderTuneReport(report, Colour()));
-  return std::cout ? 0 : Fail("standard output cannot be written");
+  return EndOutput("tune");
 }
 
 }  // namespace

@@ -13,25 +13,25 @@ namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Outcome = ChangeResult::Outcome;
-using Verdict = Finding::Verdict;
+using ChangeOutcome = ChangeResult::Outcome;
+using FindingVerdict = Finding::Verdict;
 
 constexpr size_t kStatusColumns = 8;
-constexpr size_t kNameColumns = 22;
+constexpr size_t kSettingColumns = 22;
 constexpr size_t kShownValue = 24;  // of a change; a table of buckets may be very long
 
-std::string_view NameOf(Verdict verdict) {
+std::string_view NameOf(FindingVerdict verdict) {
   switch (verdict) {
-    case Verdict::kOk:
+    case FindingVerdict::kOk:
       return "ok";
-    case Verdict::kCosts:
+    case FindingVerdict::kCosts:
       return "costs";
     default:
       return "cannot tell";
   }
 }
 
-std::string_view NameOf(Outcome outcome) {
+std::string_view NameOf(ChangeOutcome outcome) {
   constexpr std::string_view kNames[] = {"done", "already", "gone", "left", "failed"};
   return kNames[static_cast<size_t>(outcome)];
 }
@@ -41,9 +41,9 @@ std::string_view NameOf(TuneGroup group) { return kTuneGroups[static_cast<size_t
 // "  costs   tx-udp-segmentation   off → on", and why, wrapped behind these columns.
 std::string Row(bool colour, Tint tint, std::string_view status, const std::string& name,
                 const std::string& value, const std::string& why) {
-  const std::string indent(2 + kStatusColumns + kNameColumns, ' ');
+  const std::string indent(2 + kStatusColumns + kSettingColumns, ' ');
   std::string first = "  " + PadRight(std::string(status), kStatusColumns);
-  first += PadRight(Fit(Printable(name), kNameColumns - 1), kNameColumns);
+  first += PadRight(Fit(Printable(name), kSettingColumns - 1), kSettingColumns);
   std::string text = Wrap(first, indent, Printable(value));
   if (colour) {
     text.replace(2, status.size(), Tinted(colour, tint, std::string(status)));
@@ -54,10 +54,10 @@ std::string Row(bool colour, Tint tint, std::string_view status, const std::stri
 
 std::string RowOf(const Finding& finding, bool colour) {
   switch (finding.verdict) {
-    case Verdict::kOk:
+    case FindingVerdict::kOk:
       return Row(colour, Tint::kGood, "ok", finding.name,
                  finding.why.empty() ? finding.now : finding.now + "; " + finding.why, "");
-    case Verdict::kCosts:
+    case FindingVerdict::kCosts:
       return Row(colour, Tint::kBad, "costs", finding.name, finding.now + " → " + finding.better,
                  (finding.seen_here ? "seen here: " : "as a rule: ") + finding.why);
     default:
@@ -87,8 +87,8 @@ std::string WorkersLine(const WorkerLayout& layout) {
 std::string Summary(const std::vector<Finding>& findings) {
   int costs = 0, settable = 0, power = 0, unseen = 0;
   for (const Finding& finding : findings) {
-    unseen += finding.verdict == Verdict::kUnknown;
-    if (finding.verdict != Verdict::kCosts) continue;
+    unseen += finding.verdict == FindingVerdict::kUnknown;
+    if (finding.verdict != FindingVerdict::kCosts) continue;
     ++costs;
     if (finding.changes.empty()) continue;
     ++(finding.group == TuneGroup::kPower ? power : settable);
@@ -118,9 +118,9 @@ Json ToJson(const Finding& finding) {
   if (!finding.device.empty()) json["device"] = finding.device;
   json["name"] = finding.name;
   json["status"] = std::string(NameOf(finding.verdict));
-  json["now"] = finding.verdict == Verdict::kUnknown ? Json() : Json(finding.now);
+  json["now"] = finding.verdict == FindingVerdict::kUnknown ? Json() : Json(finding.now);
   json["why"] = finding.why;
-  if (finding.verdict != Verdict::kCosts) return json;
+  if (finding.verdict != FindingVerdict::kCosts) return json;
   json["better"] = finding.better;
   json["sure"] = finding.seen_here ? "seen here" : "as a rule";
   json["changes"] = Json::array();
@@ -156,11 +156,12 @@ std::string RenderChanges(const std::vector<ChangeResult>& results, bool colour)
   std::string text;
   int done = 0, failed = 0;
   for (const ChangeResult& result : results) {
-    done += result.outcome == Outcome::kDone;
-    failed += result.outcome == Outcome::kFailed;
-    const bool good = result.outcome == Outcome::kDone || result.outcome == Outcome::kAlready;
+    done += result.outcome == ChangeOutcome::kDone;
+    failed += result.outcome == ChangeOutcome::kFailed;
+    const bool good =
+        result.outcome == ChangeOutcome::kDone || result.outcome == ChangeOutcome::kAlready;
     std::string why = result.why;
-    if (result.outcome == Outcome::kForeign) {
+    if (result.outcome == ChangeOutcome::kForeign) {
       why = "somebody else has set it since; it is left as it is";
     }
     text += "  " + Tinted(colour, good ? Tint::kGood : Tint::kBad,

@@ -13,13 +13,13 @@ namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Kind = ApiOperation::Kind;
+using OperationKind = ApiOperation::Kind;
 
 struct Operation {
   std::string_view method;
   std::string_view path;  // a part in braces becomes a member of the verb's parameters
   std::string_view verb;
-  Kind kind;
+  OperationKind kind;
   bool writes;
   std::string_view body;    // a schema's name; empty: none is taken
   std::string_view result;  // as well; empty: it is no JSON
@@ -28,36 +28,39 @@ struct Operation {
 };
 
 constexpr Operation kOperations[] = {
-    {"GET", "/v1/health", "health", Kind::kVerb, false, "", "Health",
+    {"GET", "/v1/health", "health", OperationKind::kVerb, false, "", "Health",
      "Whether the tunnel works, component by component"},
-    {"GET", "/v1/status", "status", Kind::kVerb, false, "", "Status", "What runs, and how well"},
-    {"GET", "/v1/metrics", "metrics", Kind::kVerb, false, "", "Metrics",
+    {"GET", "/v1/status", "status", OperationKind::kVerb, false, "", "Status",
+     "What runs, and how well"},
+    {"GET", "/v1/metrics", "metrics", OperationKind::kVerb, false, "", "Metrics",
      "The metrics as one text in JSON"},
-    {"GET", "/v1/config", "config", Kind::kVerb, false, "", "Config",
+    {"GET", "/v1/config", "config", OperationKind::kVerb, false, "", "Config",
      "The configuration that is in force, without secrets"},
-    {"GET", "/v1/peers", "peers", Kind::kVerb, false, "", "Peers", "The peers"},
-    {"GET", "/v1/peers/{name}", "peer", Kind::kVerb, false, "", "Peer", "One peer"},
-    {"GET", "/v1/paths", "path_list", Kind::kVerb, false, "", "Paths", "A client's paths"},
-    {"POST", "/v1/paths", "path_add", Kind::kVerb, true, "NewPath", "AddedPath",
+    {"GET", "/v1/peers", "peers", OperationKind::kVerb, false, "", "Peers", "The peers"},
+    {"GET", "/v1/peers/{name}", "peer", OperationKind::kVerb, false, "", "Peer", "One peer"},
+    {"GET", "/v1/paths", "path_list", OperationKind::kVerb, false, "", "Paths", "A client's paths"},
+    {"POST", "/v1/paths", "path_add", OperationKind::kVerb, true, "NewPath", "AddedPath",
      "Add a path, until the daemon ends"},
-    {"PATCH", "/v1/paths/{name}", "path_set", Kind::kVerb, true, "PathChange", "Nothing",
+    {"PATCH", "/v1/paths/{name}", "path_set", OperationKind::kVerb, true, "PathChange", "Nothing",
      "Change a path's weight, rate or standby"},
-    {"DELETE", "/v1/paths/{name}", "path_del", Kind::kVerb, true, "", "Nothing", "End a path"},
-    {"GET", "/v1/mode", "mode", Kind::kVerb, false, "", "Mode", "The bonding mode"},
-    {"PUT", "/v1/mode", "mode", Kind::kVerb, true, "WantedMode", "Mode", "Switch it"},
-    {"POST", "/v1/start", "start", Kind::kVerb, true, "", "Nothing", "Bring the tunnel up"},
-    {"POST", "/v1/stop", "stop", Kind::kVerb, true, "Scope", "Nothing",
+    {"DELETE", "/v1/paths/{name}", "path_del", OperationKind::kVerb, true, "", "Nothing",
+     "End a path"},
+    {"GET", "/v1/mode", "mode", OperationKind::kVerb, false, "", "Mode", "The bonding mode"},
+    {"PUT", "/v1/mode", "mode", OperationKind::kVerb, true, "WantedMode", "Mode", "Switch it"},
+    {"POST", "/v1/start", "start", OperationKind::kVerb, true, "", "Nothing",
+     "Bring the tunnel up"},
+    {"POST", "/v1/stop", "stop", OperationKind::kVerb, true, "Scope", "Nothing",
      "Take the tunnel down, or end the daemon with it", true},
-    {"POST", "/v1/reload", "reload", Kind::kVerb, true, "ReloadOptions", "Reload",
+    {"POST", "/v1/reload", "reload", OperationKind::kVerb, true, "ReloadOptions", "Reload",
      "Read the configuration again and apply what has changed, or nothing", true},
-    {"GET", "/v1/throttle", "throttle", Kind::kVerb, false, "", "Throttle",
+    {"GET", "/v1/throttle", "throttle", OperationKind::kVerb, false, "", "Throttle",
      "The limits of rates, and what came of them"},
-    {"PATCH", "/v1/throttle", "throttle", Kind::kVerb, true, "Limits", "Throttle",
+    {"PATCH", "/v1/throttle", "throttle", OperationKind::kVerb, true, "Limits", "Throttle",
      "Change or end limits of rates; what is not named stays"},
-    {"GET", "/v1/events", "", Kind::kEvents, false, "", "",
+    {"GET", "/v1/events", "", OperationKind::kEvents, false, "", "",
      "What happens, as server-sent events, until the connection ends"},
-    {"GET", "/v1/openapi.json", "", Kind::kOpenApi, false, "", "OpenApi", "This document"},
-    {"GET", "/metrics", "", Kind::kMetrics, false, "", "",
+    {"GET", "/v1/openapi.json", "", OperationKind::kOpenApi, false, "", "OpenApi", "This document"},
+    {"GET", "/metrics", "", OperationKind::kMetrics, false, "", "",
      "The metrics in the text format of Prometheus"},
 };
 
@@ -139,8 +142,8 @@ Json TextContent(std::string_view type) {
 }
 
 Json ContentOf(const Operation& operation) {
-  if (operation.kind == Kind::kEvents) return TextContent("text/event-stream");
-  if (operation.kind == Kind::kMetrics) return TextContent("text/plain");
+  if (operation.kind == OperationKind::kEvents) return TextContent("text/event-stream");
+  if (operation.kind == OperationKind::kMetrics) return TextContent("text/plain");
   return JsonContent(operation.result);
 }
 
@@ -177,7 +180,7 @@ Json DescribeParameters(const Operation& operation) {
                           {"required", true},
                           {"schema", {{"type", "string"}}}});
   }
-  if (operation.kind == Kind::kEvents) {
+  if (operation.kind == OperationKind::kEvents) {
     parameters.push_back({{"name", "Last-Event-ID"},
                           {"in", "header"},
                           {"description", "The history after this event comes first"},

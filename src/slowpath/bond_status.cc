@@ -3,17 +3,13 @@
 #include <cmath>
 #include <string_view>
 
+#include "base/rounded.h"
 #include "bonding/bond_sender.h"
 
 namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-double Rounded(double value, int digits) {
-  const double scale = std::pow(10, digits);
-  return std::round(value * scale) / scale;
-}
 
 double Mbps(uint64_t bytes_per_s) { return Rounded(static_cast<double>(bytes_per_s) * 8 / 1e6, 2); }
 

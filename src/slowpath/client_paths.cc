@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/quoted.h"
+
 namespace braid {
 namespace {
-
-std::string Quoted(const std::string& name) { return '"' + name + '"'; }
 
 absl::Status NoSuchPath(const std::string& name) {
   return absl::NotFoundError("there is no path " + Quoted(name) +

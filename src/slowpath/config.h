@@ -107,6 +107,11 @@ struct PeerConfig {
   bool operator==(const PeerConfig&) const = default;
 };
 
+// Where the peer is reached along this path.
+inline std::vector<HostPort> EndpointsOf(const PathConfig& path, const PeerConfig& peer) {
+  return path.endpoint ? std::vector<HostPort>{*path.endpoint} : peer.endpoints;
+}
+
 struct TunnelConfig {
   std::vector<PathConfig> paths;  // of a client, at least one, or
   bool auto_paths = false;        // one for each interface with a default route

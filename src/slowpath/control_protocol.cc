@@ -11,8 +11,8 @@
 namespace braid {
 namespace {
 
-using Json = nlohmann::json;
-using OrderedJson = nlohmann::ordered_json;
+using Json = nlohmann::ordered_json;
+using SortedJson = nlohmann::json;
 
 constexpr std::pair<ControlCode, std::string_view> kCodeNames[] = {
     {ControlCode::kBadJson, "bad_json"},
@@ -39,7 +39,8 @@ constexpr std::pair<ControlCode, std::string_view> kCodeNames[] = {
 
 constexpr std::array<std::string_view, 4> kRequestMembers = {"v", "id", "verb", "params"};
 
-ControlError Error(ControlCode code, std::string message, const Json& details = Json::object()) {
+ControlError Error(ControlCode code, std::string message,
+                   const SortedJson& details = SortedJson::object()) {
   return {code, std::move(message), ToJsonText(details)};
 }
 
@@ -79,25 +80,25 @@ std::optional<ControlError> CheckBounds(std::string_view line) {
   return std::nullopt;
 }
 
-std::optional<ControlError> ParseWithinBounds(std::string_view text, Json& root) {
+std::optional<ControlError> ParseWithinBounds(std::string_view text, SortedJson& root) {
   if (auto error = CheckBounds(text)) return error;
   // The parser takes a NUL for the end of its input and would not look at what follows.
   if (text.find('\0') != text.npos) {
     return Error(ControlCode::kBadJson, "the request holds a NUL byte");
   }
-  root = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  root = SortedJson::parse(text, nullptr, /*allow_exceptions=*/false);
   if (root.is_discarded()) {
     return Error(ControlCode::kBadJson, "the request is not JSON in UTF-8");
   }
   return std::nullopt;
 }
 
-ControlError ParamsMustBeObject(const Json& given) {
+ControlError ParamsMustBeObject(const SortedJson& given) {
   return Error(ControlCode::kBadParams, "\"params\" must be an object",
                {{"given", given.type_name()}});
 }
 
-std::optional<ControlError> ReadId(const Json& root, ControlRequest& request) {
+std::optional<ControlError> ReadId(const SortedJson& root, ControlRequest& request) {
   const auto id = root.find("id");
   if (id == root.end()) return std::nullopt;
   if (!id->is_string() && !id->is_number_integer()) {
@@ -107,16 +108,16 @@ std::optional<ControlError> ReadId(const Json& root, ControlRequest& request) {
   return std::nullopt;
 }
 
-std::optional<ControlError> CheckVersion(const Json& root) {
+std::optional<ControlError> CheckVersion(const SortedJson& root) {
   const auto version = root.find("v");
   if (version != root.end() && version->is_number_integer() && *version == kControlVersion) {
     return std::nullopt;
   }
   return Error(ControlCode::kBadVersion, absl::StrCat("\"v\" must be ", kControlVersion),
-               {{"supported", Json::array({kControlVersion})}});
+               {{"supported", SortedJson::array({kControlVersion})}});
 }
 
-std::optional<ControlError> CheckMembers(const Json& root) {
+std::optional<ControlError> CheckMembers(const SortedJson& root) {
   for (const auto& [name, value] : root.items()) {
     if (std::find(kRequestMembers.begin(), kRequestMembers.end(), name) == kRequestMembers.end()) {
       return Error(
@@ -128,7 +129,7 @@ std::optional<ControlError> CheckMembers(const Json& root) {
   return std::nullopt;
 }
 
-std::optional<ControlError> ReadVerb(const Json& root, ControlRequest& request) {
+std::optional<ControlError> ReadVerb(const SortedJson& root, ControlRequest& request) {
   const auto verb = root.find("verb");
   if (verb == root.end() || !verb->is_string()) {
     return Error(ControlCode::kBadRequest, "\"verb\" must be a string");
@@ -142,11 +143,11 @@ std::optional<ControlError> ReadVerb(const Json& root, ControlRequest& request) 
   return std::nullopt;
 }
 
-std::optional<ControlError> TakeParams(Json& root, ControlRequest& request) {
-  Json params = Json::object();
+std::optional<ControlError> TakeParams(SortedJson& root, ControlRequest& request) {
+  SortedJson params = SortedJson::object();
   if (const auto found = root.find("params"); found != root.end()) params = std::move(*found);
   if (!params.is_object()) return ParamsMustBeObject(params);
-  request.params = std::make_shared<const Json>(std::move(params));
+  request.params = std::make_shared<const SortedJson>(std::move(params));
   return std::nullopt;
 }
 
@@ -215,7 +216,7 @@ ControlCode ToControlCode(absl::StatusCode code) {
   }
 }
 
-std::optional<ControlError> ReadError(const OrderedJson& error) {
+std::optional<ControlError> ReadError(const Json& error) {
   if (!error.is_object()) return std::nullopt;
   const auto code = error.find("code");
   const auto message = error.find("message");
@@ -229,12 +230,12 @@ std::optional<ControlError> ReadError(const OrderedJson& error) {
 
 }  // namespace
 
-std::string ToJsonText(const Json& value) {
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+std::string ToJsonText(const SortedJson& value) {
+  return value.dump(-1, ' ', false, SortedJson::error_handler_t::replace);
 }
 
-std::string ToJsonText(const OrderedJson& value) {
-  return value.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+std::string ToJsonText(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string_view ControlCodeName(ControlCode code) {
@@ -274,7 +275,7 @@ absl::Status ToStatus(const ControlError& error) {
 
 std::optional<ControlError> ParseControlRequest(std::string_view line, ControlRequest& request) {
   request = {};
-  Json root;
+  SortedJson root;
   if (auto error = ParseWithinBounds(line, root)) return error;
   if (!root.is_object()) {
     return Error(ControlCode::kBadRequest, "the request must be an object",
@@ -287,7 +288,7 @@ std::optional<ControlError> ParseControlRequest(std::string_view line, ControlRe
   return TakeParams(root, request);
 }
 
-std::optional<ControlError> ParseControlParams(std::string_view text, Json& params) {
+std::optional<ControlError> ParseControlParams(std::string_view text, SortedJson& params) {
   if (auto error = ParseWithinBounds(text, params)) return error;
   if (!params.is_object()) return ParamsMustBeObject(params);
   return std::nullopt;
@@ -296,7 +297,7 @@ std::optional<ControlError> ParseControlParams(std::string_view text, Json& para
 std::string RenderControlError(const ControlError& error) {
   std::string out = "{\"code\":\"";
   out += ControlCodeName(error.code);
-  out += "\",\"message\":" + ToJsonText(Json(error.message)) + ",\"details\":";
+  out += "\",\"message\":" + ToJsonText(SortedJson(error.message)) + ",\"details\":";
   AppendOneLine(out, error.details.empty() ? "{}" : error.details);
   return out += '}';
 }
@@ -314,14 +315,15 @@ std::string RenderControlReply(std::string_view id, const ControlResult& result)
 }
 
 std::string RenderControlRequest(std::string_view verb, std::string_view params) {
-  std::string out = absl::StrCat("{\"v\":", kControlVersion,
-                                 ",\"verb\":", ToJsonText(Json(std::string(verb))), ",\"params\":");
+  std::string out =
+      absl::StrCat("{\"v\":", kControlVersion,
+                   ",\"verb\":", ToJsonText(SortedJson(std::string(verb))), ",\"params\":");
   AppendOneLine(out, params);
   return out += "}\n";
 }
 
 absl::StatusOr<std::string> ParseControlReply(std::string_view line) {
-  const auto root = OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
+  const auto root = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (root.is_object()) {
     if (const auto result = root.find("result"); result != root.end()) return ToJsonText(*result);
     if (const auto found = root.find("error"); found != root.end()) {

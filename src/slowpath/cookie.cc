@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "base/c_pointer.h"
+#include "slowpath/require.h"
 
 namespace braid {
 namespace {
@@ -24,13 +25,6 @@ static_assert(kCookieBytes == sizeof(Mac));
 static_assert(kCookieNonceBytes == crypto_aead_xchacha20poly1305_ietf_NPUBBYTES);
 static_assert(kTagBytes == crypto_aead_xchacha20poly1305_ietf_ABYTES);
 static_assert(kKeyBytes == crypto_aead_xchacha20poly1305_ietf_KEYBYTES);
-
-// A library without its primitives, or without memory, leaves no safe way on.
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "cookie: %s\n", what);
-  std::abort();
-}
 
 // One context per thread and one fetch per process: a fetch costs more than a MAC.
 EVP_MAC_CTX* MacContext() {

@@ -14,7 +14,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "slowpath/config_change.h"
@@ -25,6 +24,7 @@
 #include "slowpath/http_server.h"
 #include "slowpath/log.h"
 #include "slowpath/metrics.h"
+#include "slowpath/predecessor.h"
 #include "slowpath/restart_policy.h"
 #include "slowpath/status.h"
 #include "slowpath/tunnel.h"
@@ -35,9 +35,7 @@ namespace {
 
 namespace asio = boost::asio;
 
-constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
 constexpr auto kLookAtWatchdogEvery = std::chrono::milliseconds(250);
-constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
 
 class Daemon {
  public:
@@ -107,22 +105,14 @@ absl::Status Daemon::Run() {
 }
 
 absl::Status Daemon::ListenForControl() {
-  const TimeNs give_up_ns = MonotonicNowNs() + kWaitForPredecessorNs;
-  while (true) {
+  return TakeOver([this] {
     auto server = ControlServer::Listen(
         io_, config_.control.socket, [this](std::string_view verb, const nlohmann::json& params) {
           return OnControl(verb, params);
         });
-    if (server.ok()) {
-      control_ = *std::move(server);
-      return absl::OkStatus();
-    }
-    // One that is just ending may still answer there.
-    if (!absl::IsAlreadyExists(server.status()) || MonotonicNowNs() >= give_up_ns) {
-      return server.status();
-    }
-    std::this_thread::sleep_for(kPredecessorPoll);
-  }
+    if (server.ok()) control_ = *std::move(server);
+    return server.status();
+  });
 }
 
 absl::Status Daemon::ListenForHttp() {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "slowpath/machine_probe.h"
 #include "slowpath/tunnel_probe.h"
 
@@ -27,6 +28,11 @@ struct Diagnosis {
   std::string found = {};
   std::string advice = {};  // what to do; of what is not kOk, where something can be done
 };
+
+// The advice where only root may look.
+inline constexpr char kLookAsRoot[] = "look as root: sudo braid doctor";
+
+inline std::string Why(const absl::Status& status) { return std::string(status.message()); }
 
 // `config` says what is needed; null where none was given.
 std::vector<Diagnosis> DiagnoseMachine(const MachineState& machine, const Config* config);

@@ -16,26 +16,23 @@ using Verdict = Diagnosis::Verdict;
 
 constexpr uint64_t kWantedOpenFiles = 1024;
 constexpr uint64_t kEarliestWallNs = 1'704'067'200ull * 1'000'000'000;  // 2024-01-01
-constexpr char kAsRoot[] = "look as root: sudo braid doctor";
 
 // What one check comes to; the table below says what it is called.
-struct Outcome {
+struct Judgement {
   Verdict verdict = Verdict::kOk;
   std::string found = {};
   std::string advice = {};
 };
 
-std::string Text(const absl::Status& status) { return std::string(status.message()); }
-
 // Where the kernel was asked for something: its refusal for want of rights says nothing of it.
-Outcome Unseen(const MachineState& machine, const absl::Status& why) {
-  return {Verdict::kUnknown, Text(why), machine.is_root ? "" : kAsRoot};
+Judgement Unseen(const MachineState& machine, const absl::Status& why) {
+  return {Verdict::kUnknown, Why(why), machine.is_root ? "" : kLookAsRoot};
 }
 
 // Needed by what the configuration asks for; a pity elsewhere.
 Verdict Missing(bool needed) { return needed ? Verdict::kFail : Verdict::kWarn; }
 
-Outcome Rights(const MachineState& machine, const Config*) {
+Judgement Rights(const MachineState& machine, const Config*) {
   struct Right {
     int number;
     const char* name;
@@ -49,44 +46,44 @@ Outcome Rights(const MachineState& machine, const Config*) {
   if (missing.empty()) return {Verdict::kOk, "CAP_NET_ADMIN and CAP_NET_RAW"};
   const std::string found = "without " + absl::StrJoin(missing, " and ");
   if (!machine.is_root) {
-    return {Verdict::kUnknown, found + ", as befits this user; the daemon needs them", kAsRoot};
+    return {Verdict::kUnknown, found + ", as befits this user; the daemon needs them", kLookAsRoot};
   }
   return {Verdict::kFail, found,
           "give them to this container or service: --cap-add NET_ADMIN --cap-add NET_RAW, or "
           "AmbientCapabilities= in its unit"};
 }
 
-Outcome TunNode(const MachineState& machine, const Config*) {
+Judgement TunNode(const MachineState& machine, const Config*) {
   if (machine.tun_node.ok()) return {Verdict::kOk, "/dev/net/tun opens"};
   if (absl::IsNotFound(machine.tun_node)) {
-    return {Verdict::kFail, Text(machine.tun_node),
+    return {Verdict::kFail, Why(machine.tun_node),
             "load the module: modprobe tun; in a container: --device /dev/net/tun"};
   }
   if (!machine.is_root) return Unseen(machine, machine.tun_node);
-  return {Verdict::kFail, Text(machine.tun_node),
+  return {Verdict::kFail, Why(machine.tun_node),
           "let the daemon open it: --device /dev/net/tun of a container, DeviceAllow= of a unit"};
 }
 
-Outcome OpenFiles(const MachineState& machine, const Config*) {
+Judgement OpenFileLimit(const MachineState& machine, const Config*) {
   const std::string found = absl::StrCat(machine.open_files_max, " files");
   if (machine.open_files_max >= kWantedOpenFiles) return {Verdict::kOk, found};
   return {Verdict::kWarn, found,
           absl::StrCat("allow ", kWantedOpenFiles, ": ulimit -n, or LimitNOFILE= of the unit")};
 }
 
-Outcome Uring(const MachineState& machine, const Config* config) {
+Judgement Uring(const MachineState& machine, const Config* config) {
   if (machine.uring.ok()) return {Verdict::kOk, "io_uring works"};
   const bool needed = config != nullptr && config->performance.io == "io_uring";
   const bool is_off = machine.uring_disabled.ok() && *machine.uring_disabled != 0;
-  return {Missing(needed), Text(machine.uring) + "; epoll is used in its place",
+  return {Missing(needed), Why(machine.uring) + "; epoll is used in its place",
           is_off ? "allow it: sysctl -w kernel.io_uring_disabled=0"
                  : "a container's seccomp profile may refuse it; epoll costs some throughput"};
 }
 
-Outcome Tun(const MachineState& machine, const Config*) {
+Judgement Tun(const MachineState& machine, const Config*) {
   if (!machine.trial_network.ok()) return Unseen(machine, machine.trial_network);
   if (!machine.tun.ok()) {
-    return {Verdict::kFail, Text(machine.tun.status()),
+    return {Verdict::kFail, Why(machine.tun.status()),
             "the kernel needs CONFIG_TUN with several queues; see the line of /dev/net/tun"};
   }
   const TunOffloads& offloads = *machine.tun;
@@ -99,14 +96,14 @@ Outcome Tun(const MachineState& machine, const Config*) {
                             : "several queues, super-packets of TCP; of UDP since Linux 6.2"};
 }
 
-Outcome Steering(const MachineState& machine, const Config*) {
+Judgement Steering(const MachineState& machine, const Config*) {
   if (!machine.trial_network.ok()) return Unseen(machine, machine.trial_network);
   if (machine.steering.ok()) return {Verdict::kOk, "BPF chooses the worker"};
-  return {Verdict::kWarn, Text(machine.steering) + "; workers hand packets to each other",
+  return {Verdict::kWarn, Why(machine.steering) + "; workers hand packets to each other",
           "give CAP_BPF, or CAP_SYS_ADMIN before Linux 5.8"};
 }
 
-Outcome UdpOffloads(const MachineState& machine, const Config*) {
+Judgement UdpOffloads(const MachineState& machine, const Config*) {
   if (machine.udp.gso && machine.udp.gro) {
     return {Verdict::kOk, absl::StrCat("segmentation, ", machine.udp.max_gso_datagrams,
                                        " datagrams at once, and coalescing")};
@@ -117,25 +114,25 @@ Outcome UdpOffloads(const MachineState& machine, const Config*) {
           "Linux 5.0 and later have both; without them every datagram costs a call"};
 }
 
-Outcome Nat(const MachineState& machine, const Config* config) {
+Judgement Nat(const MachineState& machine, const Config* config) {
   if (!machine.trial_network.ok()) return Unseen(machine, machine.trial_network);
   if (machine.nat.ok()) return {Verdict::kOk, "nftables with NAT"};
   const bool needed =
       config != nullptr && (!config->network.nat.empty() || config->network.kill_switch);
-  return {Missing(needed), Text(machine.nat),
+  return {Missing(needed), Why(machine.nat),
           "network.nat and network.kill_switch need it: modprobe nf_tables nft_chain_nat "
           "nft_masq, or a kernel with CONFIG_NF_TABLES and CONFIG_NFT_MASQ"};
 }
 
-Outcome Rules(const MachineState& machine, const Config* config) {
+Judgement Rules(const MachineState& machine, const Config* config) {
   if (!machine.trial_network.ok()) return Unseen(machine, machine.trial_network);
   if (machine.rules.ok()) return {Verdict::kOk, "routing by rules"};
   const bool needed = config != nullptr && config->network.routes.has_value();
-  return {Missing(needed), Text(machine.rules),
+  return {Missing(needed), Why(machine.rules),
           "network.routes needs a kernel with CONFIG_IP_MULTIPLE_TABLES"};
 }
 
-Outcome V6(const MachineState& machine, const Config* config) {
+Judgement V6(const MachineState& machine, const Config* config) {
   if (machine.has_v6) return {Verdict::kOk, "on"};
   const auto is_v6 = [](const IpPrefix& prefix) { return prefix.address.is_v6(); };
   const auto listens_v6 = [](const Endpoint& listen) { return listen.address.is_v6(); };
@@ -149,18 +146,18 @@ Outcome V6(const MachineState& machine, const Config* config) {
           "net.ipv6.conf.default.disable_ipv6=0"};
 }
 
-Outcome Aes(const MachineState& machine, const Config*) {
+Judgement Aes(const MachineState& machine, const Config*) {
   if (!machine.aes_instructions) return {Verdict::kUnknown, "this machine does not say", ""};
   if (*machine.aes_instructions) return {Verdict::kOk, "in hardware"};
   return {Verdict::kWarn, "no instructions for it",
           "ChaCha20-Poly1305 is faster here: tunnel.ciphers: [chacha20-poly1305]"};
 }
 
-Outcome Workers(const MachineState& machine, const Config*) {
+Judgement Workers(const MachineState& machine, const Config*) {
   return {Verdict::kOk, absl::StrCat(machine.workers.workers(), ": ", machine.workers.reason)};
 }
 
-Outcome Tuning(const MachineState& machine, const Config*) {
+Judgement Tuning(const MachineState& machine, const Config*) {
   if (machine.tuning_costs.empty()) return {Verdict::kOk, "nothing costs throughput"};
   constexpr size_t kNamed = 4;
   std::vector<std::string> names = machine.tuning_costs;
@@ -172,7 +169,7 @@ Outcome Tuning(const MachineState& machine, const Config*) {
           "see them: braid tune; set them: braid tune --apply"};
 }
 
-Outcome Synchronised(const MachineState& machine, const Config*) {
+Judgement Synchronised(const MachineState& machine, const Config*) {
   if (machine.wall_ns < kEarliestWallNs) {
     return {Verdict::kWarn, "the clock was never set: it shows a time before 2024",
             "set it: timedatectl set-ntp true; months of quotas and log lines go by it"};
@@ -184,9 +181,9 @@ Outcome Synchronised(const MachineState& machine, const Config*) {
           "goes back makes a peer wait"};
 }
 
-Outcome ClockSource(const MachineState& machine, const Config*) {
+Judgement ClockSource(const MachineState& machine, const Config*) {
   if (!machine.clock_source.ok()) {
-    return {Verdict::kUnknown, Text(machine.clock_source.status()), ""};
+    return {Verdict::kUnknown, Why(machine.clock_source.status()), ""};
   }
   const std::string& source = *machine.clock_source;
   if (source != "hpet" && source != "acpi_pm" && source != "jiffies") {
@@ -199,13 +196,13 @@ Outcome ClockSource(const MachineState& machine, const Config*) {
 struct Check {
   const char* group;
   const char* name;
-  Outcome (*judge)(const MachineState& machine, const Config* config);
+  Judgement (*judge)(const MachineState& machine, const Config* config);
 };
 
 constexpr Check kChecks[] = {
     {"permissions", "rights", Rights},
     {"permissions", "tun device", TunNode},
-    {"permissions", "open files", OpenFiles},
+    {"permissions", "open files", OpenFileLimit},
     {"kernel", "io_uring", Uring},
     {"kernel", "tun", Tun},
     {"kernel", "steering", Steering},
@@ -225,7 +222,7 @@ constexpr Check kChecks[] = {
 std::vector<Diagnosis> DiagnoseMachine(const MachineState& machine, const Config* config) {
   std::vector<Diagnosis> all;
   for (const Check& check : kChecks) {
-    Outcome outcome = check.judge(machine, config);
+    Judgement outcome = check.judge(machine, config);
     all.push_back({check.group, check.name, outcome.verdict, std::move(outcome.found),
                    std::move(outcome.advice)});
   }

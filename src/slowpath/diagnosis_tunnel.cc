@@ -16,10 +16,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Verdict = Diagnosis::Verdict;
 
-constexpr char kAsRoot[] = "look as root: sudo braid doctor";
 constexpr uint64_t kClockSlackNs = 60 * static_cast<uint64_t>(kSecondNs);
-
-std::string Text(const absl::Status& status) { return std::string(status.message()); }
 
 // Writes the findings of one group, in their order.
 class Notes {
@@ -53,12 +50,12 @@ bool IsServer(const TunnelState& tunnel) { return tunnel.config->role == Role::k
 
 // Files.
 
-void Configuration(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeConfiguration(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("configuration", to);
   for (const Mistake& mistake : tunnel.mistakes) {
     const bool is_hidden = mistake.what.find("ermission denied") != std::string::npos;
     const std::string what = DescribeMistake(tunnel.file, mistake);
-    is_hidden ? notes.Unknown("file", what, kAsRoot)
+    is_hidden ? notes.Unknown("file", what, kLookAsRoot)
               : notes.Fail("file", what, "mend it, and look again: braid check --config FILE");
   }
   for (const Mistake& warning : tunnel.warnings) {
@@ -67,16 +64,16 @@ void Configuration(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   if (tunnel.mistakes.empty()) notes.Ok("file", tunnel.file + " and its keys are good");
 }
 
-void StateFolder(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeStateFolder(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("configuration", to);
   const std::string& folder = tunnel.config->security.state_dir;
   if (tunnel.state_dir.ok()) {
     notes.Ok("state folder", folder + " can be written to");
   } else if (!tunnel.is_root) {
-    notes.Unknown("state folder", folder + ": " + Text(tunnel.state_dir) + ", for this user",
-                  kAsRoot);
+    notes.Unknown("state folder", folder + ": " + Why(tunnel.state_dir) + ", for this user",
+                  kLookAsRoot);
   } else {
-    notes.Warn("state folder", folder + ": " + Text(tunnel.state_dir),
+    notes.Warn("state folder", folder + ": " + Why(tunnel.state_dir),
                "let the daemon write there, or choose another security.state_dir: without it "
                "handshakes depend on the clock alone, and changes to this machine are refused");
   }
@@ -98,7 +95,7 @@ void StateFolder(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
 
 // The daemon, and what it needs of this machine.
 
-void Daemon(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeDaemon(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("daemon", to);
   const std::string& socket = tunnel.config->control.socket;
   if (tunnel.status) {
@@ -110,21 +107,21 @@ void Daemon(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
       if (warning.is_string()) notes.Warn("warning", warning.get<std::string>(), "");
     }
   } else if (IsDaemonHidden(tunnel)) {
-    notes.Unknown("daemon", Text(tunnel.daemon), kAsRoot);
+    notes.Unknown("daemon", Why(tunnel.daemon), kLookAsRoot);
   } else if (absl::IsUnavailable(tunnel.daemon) || absl::IsNotFound(tunnel.daemon)) {
     notes.Ok("daemon", "does not run, or not with " + socket);
   } else {
-    notes.Warn("daemon", Text(tunnel.daemon), "");
+    notes.Warn("daemon", Why(tunnel.daemon), "");
   }
 }
 
-void Device(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeDevice(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("network", to);
   const std::string& device = tunnel.config->network.device;
   if (tunnel.status) {
     notes.Ok("device", device + " is the daemon's");
   } else if (tunnel.network.Find(device) != nullptr && IsDaemonHidden(tunnel)) {
-    notes.Unknown("device", device + " exists; whose it is cannot be told", kAsRoot);
+    notes.Unknown("device", device + " exists; whose it is cannot be told", kLookAsRoot);
   } else if (tunnel.network.Find(device) != nullptr) {
     notes.Fail("device", device + " exists, and is not that of a daemon with this configuration",
                "stop the program that made it, remove it (ip link del " + device +
@@ -134,19 +131,15 @@ void Device(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   }
 }
 
-bool Overlap(const IpPrefix& a, const IpPrefix& b) {
-  return a.Contains(b.address) || b.Contains(a.address);
-}
-
 // Networks of other devices that the tunnel's own addresses lie in, or the other way round.
-void Addresses(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeAddresses(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("network", to);
   bool conflict = false;
   for (const IpPrefix& inner : tunnel.config->network.addresses) {
     for (const NetAddress& one : tunnel.network.addresses) {
       const NetLink* link = tunnel.network.Find(one.link);
       if (link == nullptr || link->name == tunnel.config->network.device) continue;
-      if (!Overlap(inner.Network(), one.on_link)) continue;
+      if (!inner.Network().Overlaps(one.on_link)) continue;
       conflict = true;
       notes.Fail(
           "addresses",
@@ -157,7 +150,7 @@ void Addresses(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   if (!conflict) notes.Ok("addresses", "none is in another network of this machine");
 }
 
-void Listens(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeListens(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("network", to);
   for (const auto& [listen, status] : tunnel.listens) {
     const std::string name = absl::StrCat("port ", listen.port);
@@ -167,10 +160,10 @@ void Listens(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
       continue;
     }
     if (absl::IsAlreadyExists(status) && IsDaemonHidden(tunnel)) {
-      notes.Unknown(name, Text(status) + ", or by the daemon", kAsRoot);
+      notes.Unknown(name, Why(status) + ", or by the daemon", kLookAsRoot);
       continue;
     }
-    notes.Fail(name, Text(status),
+    notes.Fail(name, Why(status),
                absl::IsAlreadyExists(status)
                    ? absl::StrCat("find who has it: ss -ulpn sport = :", listen.port)
                    : "correct tunnel.listen, or give this machine that address");
@@ -179,7 +172,7 @@ void Listens(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
 
 // A client's way to its servers.
 
-void Names(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeNames(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("names", to);
   for (const auto& [host, found] : tunnel.names) {
     if (found.ok()) {
@@ -187,7 +180,7 @@ void Names(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
                  absl::StrAppend(text, one.ToString());
                }));
     } else {
-      notes.Fail(host, Text(found.status()),
+      notes.Fail(host, Why(found.status()),
                  "correct the name, or /etc/resolv.conf; an address as endpoint needs no DNS");
     }
   }
@@ -199,7 +192,7 @@ int InnerMtu(int link_mtu, const Endpoint& remote) {
 }
 
 // A path in the running daemon's status; null where it tells of none.
-const Json* FindInStatus(const Json& status, const PathState& path, bool& established) {
+const Json* FindInStatus(const Json& status, const ProbedPath& path, bool& established) {
   const auto find = [](const Json& object, const char* list, const std::string& name) {
     const Json* found = nullptr;
     const auto all = object.find(list);
@@ -214,7 +207,7 @@ const Json* FindInStatus(const Json& status, const PathState& path, bool& establ
   return peer == nullptr ? nullptr : find(*peer, "paths", path.path);
 }
 
-void PathMtu(const TunnelState& tunnel, const PathState& path, const Json* in_status, Notes& notes,
+void PathMtu(const TunnelState& tunnel, const ProbedPath& path, const Json* in_status, Notes& notes,
              const std::string& name) {
   if (!path.link_mtu || !path.remote) return;
   const int inner = InnerMtu(*path.link_mtu, *path.remote);
@@ -248,17 +241,17 @@ constexpr char kNoAnswer[] =
     "and that the server has this client's public key (braid pubkey < KEY_FILE), the same "
     "preshared key, and nobody else with this private key";
 
-void Answer(const PathState& path, Notes& notes, const std::string& name) {
+void Answer(const ProbedPath& path, Notes& notes, const std::string& name) {
   if (absl::IsCancelled(path.answer.status())) return;
   const std::string remote = path.remote->ToString();
   if (!path.answer.ok()) {
     const absl::Status& why = path.answer.status();
     if (absl::IsPermissionDenied(why)) {
-      notes.Unknown(name, Text(why), kAsRoot);
+      notes.Unknown(name, Why(why), kLookAsRoot);
     } else if (absl::IsDeadlineExceeded(why)) {
-      notes.Fail(name, Text(why), kNoAnswer);
+      notes.Fail(name, Why(why), kNoAnswer);
     } else {
-      notes.Fail(name, Text(why),
+      notes.Fail(name, Why(why),
                  absl::IsUnavailable(why) ? "start the server, or correct the endpoint's port"
                                           : "see to this machine's routes and firewall");
     }
@@ -285,14 +278,14 @@ void ShowStatusOf(const Json& in_status, bool established, Notes& notes, const s
   }
 }
 
-void Paths(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgePaths(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("paths", to);
   if (!IsServer(tunnel) && tunnel.paths.empty()) {
     notes.Fail("paths", "no interface has a default route",
                "connect this machine, or name its links in tunnel.paths");
   }
   const bool has_one_peer = tunnel.config->tunnel.peers.size() < 2;
-  for (const PathState& path : tunnel.paths) {
+  for (const ProbedPath& path : tunnel.paths) {
     const std::string name = has_one_peer ? path.path : absl::StrCat(path.path, " → ", path.peer);
     if (!path.usable) {
       notes.Fail(name, path.problem, "connect the link, or correct the path");
@@ -320,7 +313,7 @@ void Paths(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   }
 }
 
-void Peers(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgePeers(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   if (!IsServer(tunnel) || !tunnel.status) return;
   size_t established = 0, all = 0;
   const auto peers = tunnel.status->find("peers");
@@ -331,7 +324,7 @@ void Peers(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes("daemon", to).Ok("peers", absl::StrCat(established, " of ", all, " are connected"));
 }
 
-void Dns(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+void JudgeDns(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
   Notes notes("names", to);
   if (!tunnel.config->network.dns) return;
   if (!tunnel.status) {
@@ -342,25 +335,26 @@ void Dns(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
     if (status.ok()) {
       notes.Ok(name, "answers");
     } else {
-      notes.Fail(name, Text(status),
+      notes.Fail(name, Why(status),
                  "correct network.dns, or start a resolver there that answers inner addresses");
     }
   }
 }
 
-using Check = void (*)(const TunnelState& tunnel, std::vector<Diagnosis>& to);
+using JudgeTunnel = void (*)(const TunnelState& tunnel, std::vector<Diagnosis>& to);
 
 // In groups; those behind the first need a configuration without mistakes.
-constexpr Check kChecks[] = {StateFolder, Daemon, Peers, Device, Addresses,
-                             Listens,     Names,  Dns,   Paths};
+constexpr JudgeTunnel kJudges[] = {JudgeStateFolder, JudgeDaemon,    JudgePeers,
+                                   JudgeDevice,      JudgeAddresses, JudgeListens,
+                                   JudgeNames,       JudgeDns,       JudgePaths};
 
 }  // namespace
 
 std::vector<Diagnosis> DiagnoseTunnel(const TunnelState& tunnel) {
   std::vector<Diagnosis> all;
-  Configuration(tunnel, all);
+  JudgeConfiguration(tunnel, all);
   if (!tunnel.config) return all;
-  for (const Check& check : kChecks) check(tunnel, all);
+  for (const JudgeTunnel judge : kJudges) judge(tunnel, all);
   return all;
 }
 

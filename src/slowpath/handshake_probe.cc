@@ -15,20 +15,16 @@
 namespace braid {
 namespace {
 
-constexpr int kTries = 3;
-constexpr int kTryMs = 700;
+constexpr int kHandshakeTries = 3;
+constexpr int kHandshakeTryMs = 700;
 constexpr uint8_t kPathId = 0;
 constexpr uint16_t kOfferedMtu = kMinMtu;
-
-IpAddress AnyAddressOf(IpAddress::Family family) {
-  return *IpAddress::Parse(family == IpAddress::Family::kV4 ? "0.0.0.0" : "::");
-}
 
 // Only what comes from there is received, and the network's refusals are told.
 absl::StatusOr<UdpSocket> Connect(const HandshakeQuestion& question) {
   UdpSocketOptions options;
   options.address =
-      question.local.is_set() ? question.local : AnyAddressOf(question.remote.address.family);
+      question.local.is_set() ? question.local : IpAddress::Any(question.remote.address.family);
   options.interface = question.interface;
   options.coalesce = false;
   auto socket = OpenUdp(options);
@@ -90,7 +86,7 @@ absl::StatusOr<HandshakeAnswer> Attempt::Try(const Identity& identity, const Pee
   if (!bytes.ok()) return bytes.status();
   if (send(fd_, initiation.data(), *bytes, MSG_NOSIGNAL) < 0) return SendError(question_, errno);
   while (true) {
-    const absl::Status waited = Wait(sent_ns + kTryMs * kMillisecondNs);
+    const absl::Status waited = Wait(sent_ns + kHandshakeTryMs * kMillisecondNs);
     if (!waited.ok()) return waited;
     std::array<uint8_t, kMaxHandshakeBytes> datagram;
     const ssize_t received = recv(fd_, datagram.data(), datagram.size(), MSG_DONTWAIT);
@@ -116,7 +112,7 @@ absl::StatusOr<HandshakeAnswer> AskForHandshake(const HandshakeQuestion& questio
   if (!socket.ok()) return socket.status();
   Attempt attempt(question, peer, socket->fd.get());
   absl::StatusOr<HandshakeAnswer> answer = absl::UnknownError("");
-  for (int i = 0; i < kTries; ++i) {
+  for (int i = 0; i < kHandshakeTries; ++i) {
     answer = attempt.Try(identity, peer, next_counter());
     const bool is_final = answer.ok() ? !answer->busy : !absl::IsDeadlineExceeded(answer.status());
     if (is_final) break;

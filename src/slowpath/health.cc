@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/quoted.h"
 
 namespace braid {
 namespace {
@@ -18,8 +19,6 @@ constexpr DurationNs kLateNs = 500 * kMillisecondNs;
 constexpr double kMostFilesUsed = 0.8;
 
 bool IsStuck(DurationNs silent_ns) { return silent_ns >= kStuckNs; }
-
-std::string Quoted(const std::string& name) { return absl::StrCat("\"", name, "\""); }
 
 Component JudgeWorkers(const HealthInputs& inputs) {
   const std::vector<DurationNs>& silent_ns = inputs.workers_silent_ns;

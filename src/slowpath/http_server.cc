@@ -22,8 +22,8 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using std::chrono::steady_clock;
 
-constexpr int kBacklog = 128;
-constexpr std::chrono::milliseconds kAcceptRetryDelay{100};
+constexpr int kHttpBacklog = 128;
+constexpr std::chrono::milliseconds kRetryAcceptAfter{100};
 // A handshake costs more than all the rest: so many a second take a small part of a core. Others
 // wait in the kernel's queue.
 constexpr std::chrono::microseconds kBetweenTlsAccepts{2500};
@@ -122,7 +122,7 @@ absl::Status HttpServer::Core::Open() {
     acceptor_.set_option(asio::ip::v6_only(!wanted.address.is_unspecified()), error);
   }
   if (!error) acceptor_.bind(at, error);
-  if (!error) acceptor_.listen(kBacklog, error);
+  if (!error) acceptor_.listen(kHttpBacklog, error);
   if (error) return ListenError(wanted, error);
   endpoint_ = wanted;
   endpoint_.port = acceptor_.local_endpoint(error).port();
@@ -142,7 +142,7 @@ void HttpServer::Core::OnAccept(const error_code& error, tcp::socket socket) {
   } else if (error != asio::error::connection_aborted) {
     // Out of descriptors or memory: an immediate retry would only spin.
     spdlog::warn("http: cannot accept a client: {}", error.message());
-    return AcceptLater(kAcceptRetryDelay);
+    return AcceptLater(kRetryAcceptAfter);
   }
   AcceptAtItsPace();
 }

@@ -21,7 +21,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 1;
+constexpr int kJournalVersion = 1;
 
 absl::Status Damaged() {
   return absl::DataLossError(
@@ -55,7 +55,7 @@ bool IsNetworkAlive(const std::string& network_namespace) {
 
 absl::StatusOr<JournalText> ParseJournal(std::string_view text) {
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || json.value("version", Json()) != kVersion) return Damaged();
+  if (!json.is_object() || json.value("version", Json()) != kJournalVersion) return Damaged();
   JournalText journal;
   for (const auto& [name, to] :
        {std::pair{"boot", &journal.where.boot},
@@ -75,7 +75,7 @@ absl::StatusOr<JournalText> ParseJournal(std::string_view text) {
 }
 
 std::string RenderJournal(const JournalText& journal) {
-  Json json = {{"version", kVersion},
+  Json json = {{"version", kJournalVersion},
                {"boot", journal.where.boot},
                {"network_namespace", journal.where.network_namespace},
                {"changes", Json::array()}};

@@ -13,22 +13,23 @@
 namespace braid {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
-constexpr size_t kMaxBytes = 1 << 20;
-constexpr int kVersion = 1;
+constexpr size_t kMaxKillSwitchBytes = 1 << 20;
+constexpr int kKillSwitchVersion = 1;
 
 std::string FileIn(const std::string& state_dir) { return state_dir + "/kill-switch.json"; }
 
 // None where there is no file.
 absl::StatusOr<std::set<std::string>> ReadDevices(const std::string& state_dir) {
   const std::string file = FileIn(state_dir);
-  const auto text = ReadSmallFile(file, kMaxBytes, FilePrivacy::kOwnerOnly);
+  const auto text = ReadSmallFile(file, kMaxKillSwitchBytes, FilePrivacy::kOwnerOnly);
   if (absl::IsNotFound(text.status())) return std::set<std::string>();
   if (!text.ok()) return InFile(file, text.status());
   const Json json = Json::parse(*text, nullptr, false);
   std::set<std::string> devices;
-  if (json.is_object() && json.value("version", Json()) == kVersion && json.contains("devices")) {
+  if (json.is_object() && json.value("version", Json()) == kKillSwitchVersion &&
+      json.contains("devices")) {
     for (const Json& device : json["devices"]) {
       if (device.is_string()) devices.insert(device.get<std::string>());
     }
@@ -50,7 +51,7 @@ absl::Status EngageKillSwitch(const std::string& state_dir, const std::string& d
   const std::string file = FileIn(state_dir);
   std::error_code error;
   std::filesystem::create_directories(state_dir, error);
-  const Json json = {{"version", kVersion}, {"devices", all}};
+  const Json json = {{"version", kKillSwitchVersion}, {"devices", all}};
   if (absl::Status status = ReplaceSmallFile(file, json.dump() + "\n"); !status.ok()) {
     return InFile(file, status);
   }

@@ -27,7 +27,6 @@ constexpr DurationNs kAnswerWithinNs = 5 * kSecondNs;
 constexpr DurationNs kSilenceNs = 5 * kSecondNs;
 // The other end gives up five seconds behind the end of the load.
 constexpr DurationNs kResultWithinNs = 7 * kSecondNs;
-constexpr DurationNs kGoodbyeWithinNs = 2 * kSecondNs;
 constexpr int kGoodbyePollMs = 100;
 
 double Mbps(uint64_t bytes, DurationNs time_ns) {

@@ -11,7 +11,7 @@
 namespace braid {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr uint32_t kDatagramMagic = 0xB7A1BE4C;
 constexpr size_t kMaxTextBytes = 256;

@@ -40,6 +40,8 @@ inline constexpr int kMaxMeasureSeconds = 60;
 inline constexpr int kMaxMeasureFlows = 16;  // in each direction
 inline constexpr size_t kMaxMeasureDatagramBytes = 16384;
 inline constexpr uint64_t kMaxMeasureRateMbps = 1'000'000;
+// How long an end waits for the other to close a connection that has done its work.
+inline constexpr DurationNs kGoodbyeWithinNs = 2 * kSecondNs;
 
 enum class LoadKind : uint8_t { kIdle, kTcp, kUdp };
 std::string_view LoadKindName(LoadKind kind);

@@ -25,7 +25,7 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using std::chrono::steady_clock;
 
-constexpr int kBacklog = 32;
+constexpr int kMeasureBacklog = 32;
 constexpr std::chrono::seconds kAcceptWindow{1};
 
 bool IsLinkLocal(const IpAddress& address) {
@@ -158,7 +158,7 @@ class MeasureResponder::Core::Opening : public std::enable_shared_from_this<Open
 absl::Status MeasureResponder::Core::Listen() {
   absl::Status first;
   for (const IpAddress& address : options_.addresses) {
-    auto fd = ListenForTcp(ListenEndpoint(address, options_), options_.device, kBacklog);
+    auto fd = ListenForTcp(ListenEndpoint(address, options_), options_.device, kMeasureBacklog);
     if (!fd.ok()) {
       first.Update(fd.status());
       continue;

@@ -18,7 +18,6 @@ namespace braid {
 namespace {
 
 constexpr DurationNs kGraceNs = 5 * kSecondNs;  // for what is under way at the end
-constexpr DurationNs kGoodbyeWithinNs = 2 * kSecondNs;
 constexpr DurationNs kReportEveryNs = 200 * kMillisecondNs;
 constexpr size_t kTokenBytes = 16;
 

@@ -23,7 +23,7 @@ namespace braid {
 namespace {
 
 constexpr int kTimeoutMs = 2000;
-constexpr int kTries = 3;
+constexpr int kQueryTries = 3;
 
 int SetMark(ares_socket_t fd, int, void*) {
   SetOwnMark(fd);
@@ -54,7 +54,7 @@ class NameResolver::Channel : public std::enable_shared_from_this<NameResolver::
   void Ask(const std::string& host, const std::vector<IpAddress>& servers) {
     ares_options options{};
     options.timeout = kTimeoutMs;
-    options.tries = kTries;
+    options.tries = kQueryTries;
     options.flags = ARES_FLAG_NOSEARCH;  // the tunnel's domains are none of theirs
     options.sock_state_cb = [](void* data, ares_socket_t fd, int reads, int writes) {
       static_cast<Channel*>(data)->Watch(fd, reads != 0, writes != 0);

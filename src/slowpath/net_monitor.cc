@@ -14,7 +14,7 @@ namespace braid {
 namespace {
 
 constexpr size_t kEventBytes = 32 * 1024;  // the largest message of the kernel
-constexpr int kEventsPerWake = 256;        // before others have their turn
+constexpr int kNetEventsPerWake = 256;     // before others have their turn
 // Reading a network of very many routes may take long: it is not done all the time.
 constexpr int kPauseForReading = 10;
 
@@ -57,7 +57,7 @@ void NetMonitor::Wait() {
 
 void NetMonitor::TakeEvents() {
   alignas(nlmsghdr) static thread_local std::array<char, kEventBytes> bytes;
-  for (int i = 0; i < kEventsPerWake; ++i) {
+  for (int i = 0; i < kNetEventsPerWake; ++i) {
     const ssize_t length = recv(fd(), bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (length > 0) {
       Note(bytes.data(), static_cast<size_t>(length));

@@ -29,6 +29,8 @@ absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name);
 IpAddress LocalAddressTowards(const Endpoint& remote, const IpAddress& local,
                               const std::string& interface);
 
+inline constexpr int kDefaultLinkMtu = 1500;  // where none is known
+
 // Outer headers in front of the sealed packet: IPv4 or IPv6, and UDP.
 constexpr int OuterHeaderBytes(bool v6) { return (v6 ? 40 : 20) + 8; }
 

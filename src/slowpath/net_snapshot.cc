@@ -22,8 +22,6 @@
 namespace braid {
 namespace {
 
-constexpr int kTries = 5;  // what changes while it is read is read again
-
 IpAddress AddressOf(int family, const nlattr* attribute) {
   const auto* bytes = static_cast<const uint8_t*>(nla_data(attribute));
   if (family == AF_INET && nla_len(attribute) >= 4) return IpAddress::V4(bytes);
@@ -225,7 +223,7 @@ absl::StatusOr<NetSnapshot> ReadNetSnapshot() {
   auto socket = OpenRtnetlink();
   if (!socket.ok()) return socket.status();
   int result = 0;
-  for (int i = 0; i < kTries; ++i) {
+  for (int i = 0; i < kDumpTries; ++i) {
     NetSnapshot snapshot;
     nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, Take, &snapshot);
     result = Dump<ifinfomsg>(socket->get(), RTM_GETLINK);

@@ -15,6 +15,9 @@
 
 namespace braid {
 
+// What changes while it is read is read again, so often.
+inline constexpr int kDumpTries = 5;
+
 using NetlinkMessage = CPointer<nl_msg, nlmsg_free>;
 using NetlinkSocket = CPointer<nl_sock, nl_socket_free>;
 using NetlinkAddress = CPointer<nl_addr, nl_addr_put>;

@@ -25,8 +25,6 @@ bool Covers(const IpPrefix& wide, const IpPrefix& narrow) {
          wide.Contains(narrow.address);
 }
 
-bool Overlap(const IpPrefix& a, const IpPrefix& b) { return Covers(a, b) || Covers(b, a); }
-
 const NetLink* LinkOf(const NetworkPlanInput& input, const NetAddress& address) {
   const NetLink* link = input.network.Find(address.link);
   const bool counts =
@@ -100,7 +98,7 @@ std::vector<std::string> ForwardingDevices(const Config& config, const NetSnapsh
     devices.insert(nat.out);
     for (const NetAddress& address : network.addresses) {
       const NetLink* link = network.Find(address.link);
-      if (link == nullptr || link->loopback || !Overlap(address.on_link, nat.source)) continue;
+      if (link == nullptr || link->loopback || !address.on_link.Overlaps(nat.source)) continue;
       devices.insert(link->name);
     }
   }

@@ -12,7 +12,7 @@
 namespace braid {
 namespace {
 
-int SendRequest(nl_sock* socket, int type, const NextHop& next_hop) {
+int AskNeighbours(nl_sock* socket, int type, const NextHop& next_hop) {
   const NetlinkMessage message(nlmsg_alloc_simple(type, NLM_F_REQUEST));
   ndmsg header{};
   header.ndm_family = static_cast<uint8_t>(next_hop.address.socket_family());
@@ -38,10 +38,10 @@ void ForgetUnresolved(const NextHop& next_hop) {
   int state = NUD_NONE;
   nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, TakeState, &state);
   nl_socket_disable_auto_ack(socket->get());
-  if (SendRequest(socket->get(), RTM_GETNEIGH, next_hop) < 0) return;
+  if (AskNeighbours(socket->get(), RTM_GETNEIGH, next_hop) < 0) return;
   if (nl_recvmsgs_default(socket->get()) < 0) return;
   if ((state & (NUD_INCOMPLETE | NUD_FAILED)) == 0) return;
-  SendRequest(socket->get(), RTM_DELNEIGH, next_hop);
+  AskNeighbours(socket->get(), RTM_DELNEIGH, next_hop);
 }
 
 }  // namespace braid

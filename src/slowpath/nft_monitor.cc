@@ -20,7 +20,7 @@
 namespace braid {
 namespace {
 
-constexpr int kEventsPerWake = 64;  // before others have their turn
+constexpr int kTableEventsPerWake = 64;  // before others have their turn
 constexpr uint16_t kNewGeneration = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN;
 
 // Each transaction ends with a message of its own that says so. The others, one for each rule and
@@ -77,7 +77,7 @@ void NftMonitor::Wait() {
 void NftMonitor::TakeEvents() {
   std::array<char, 512> message;
   bool changed = false;
-  for (int i = 0; i < kEventsPerWake; ++i) {
+  for (int i = 0; i < kTableEventsPerWake; ++i) {
     const ssize_t length = recv(events_.native_handle(), message.data(), message.size(), 0);
     if (length < 0 && errno == EINTR) continue;
     if (length <= 0 && errno != ENOBUFS) break;

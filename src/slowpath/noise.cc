@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "base/c_pointer.h"
+#include "slowpath/require.h"
 
 namespace braid {
 namespace {
@@ -20,13 +21,6 @@ constexpr std::string_view kNoiseSuffix = "_25519_ChaChaPoly_BLAKE2s";
 
 static_assert(kKeyBytes == crypto_scalarmult_curve25519_BYTES);
 static_assert(kTagBytes == crypto_aead_chacha20poly1305_ietf_ABYTES);
-
-// A library without its primitives, or without memory, leaves no safe way on.
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "noise: %s\n", what);
-  std::abort();
-}
 
 // Also chooses the implementations for this processor, so it comes before any use.
 void EnsureSodium() {

@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 1;
+constexpr int kQuotaFileVersion = 1;
 
 constexpr int64_t kDayS = 86'400;
 // A clock that shows less was never set: 2024-01-01.
@@ -188,7 +188,7 @@ void PathQuotas::ForgetOldest() {
 
 std::optional<std::map<std::string, PathQuota::Kept>> ParseQuotaText(std::string_view text) {
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || json.value("version", Json()) != kVersion) return std::nullopt;
+  if (!json.is_object() || json.value("version", Json()) != kQuotaFileVersion) return std::nullopt;
   const auto paths = json.find("paths");
   if (paths == json.end() || !paths->is_object()) return std::nullopt;
   std::map<std::string, PathQuota::Kept> quotas;
@@ -207,7 +207,7 @@ std::optional<std::map<std::string, PathQuota::Kept>> ParseQuotaText(std::string
 }
 
 std::string RenderQuotaText(const std::map<std::string, PathQuota::Kept>& quotas) {
-  Json json = {{"version", kVersion}, {"paths", Json::object()}};
+  Json json = {{"version", kQuotaFileVersion}, {"paths", Json::object()}};
   for (const auto& [name, kept] : quotas) {
     json["paths"][name] = {
         {"used_bytes", kept.used_bytes}, {"since_s", kept.since_s}, {"reset_day", kept.reset_day}};

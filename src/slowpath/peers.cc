@@ -69,7 +69,7 @@ constexpr int kLastCloses = 3;
 // A peer that is removed has left the workers, and what they tell each other, long before that.
 constexpr DurationNs kSlotRestNs = 10 * kSecondNs;
 
-uint64_t RandomToken() {
+uint64_t NewToken() {
   uint64_t token;
   randombytes_buf(&token, sizeof(token));
   return token;
@@ -274,7 +274,7 @@ void Peers::PingPaths(TimeNs now_ns) {
       // Whether it is down, the pings that were due anyway tell.
       if (path->ping_under_way) {
         SendControl(*peer, static_cast<uint8_t>(id), path->route,
-                    {ControlMessage::Type::kPing, path->pings.Add(RandomToken(), now_ns)}, now_ns);
+                    {ControlMessage::Type::kPing, path->pings.Add(NewToken(), now_ns)}, now_ns);
       } else {
         SendPing(*peer, static_cast<uint8_t>(id), now_ns);
       }
@@ -286,7 +286,7 @@ void Peers::PingPaths(TimeNs now_ns) {
 void Peers::TellPathGone(Peer& peer, uint8_t path_id, TimeNs now_ns) {
   if (!peer.completed_once) return;
   std::erase_if(peer.gone_paths, [&](const GonePath& gone) { return gone.id == path_id; });
-  peer.gone_paths.push_back({path_id, RandomToken(), now_ns, now_ns + kTellPathGoneNs});
+  peer.gone_paths.push_back({path_id, NewToken(), now_ns, now_ns + kTellPathGoneNs});
   TickGonePaths(peer, now_ns);
 }
 
@@ -312,7 +312,7 @@ void Peers::SetMode(BondingMode mode, TimeNs now_ns) {
       SendInMode(*peer, std::nullopt);
       continue;
     }
-    peer->wanted_mode = {mode, RandomToken(), now_ns, false};
+    peer->wanted_mode = {mode, NewToken(), now_ns, false};
     TickWantedMode(*peer, now_ns);
   }
 }
@@ -780,7 +780,7 @@ void Peers::OnSealed(const Header& header, MutableBytes datagram, const Route& b
   if (&keypair == peer.current.get()) peer.confirmed_current = true;
   if (opened.newest) {
     const IpAddress proven = path.route.remote.address;
-    if (path.source.OnNewest(back, proven, now_ns, RandomToken)) {
+    if (path.source.OnNewest(back, proven, now_ns, NewToken)) {
       SendControl(peer, path_id, back, {ControlMessage::Type::kPing, path.source.token()}, now_ns);
     }
     if (path.source.current().remote.is_set()) MoveTo(peer, path_id, path.source.current(), now_ns);
@@ -930,7 +930,7 @@ void Peers::SendPlain(Peer& peer, uint8_t path_id, const Route& route, Bytes pla
 
 void Peers::SendPing(Peer& peer, uint8_t path_id, TimeNs now_ns) {
   PeerPath& path = peer.paths[path_id];
-  const uint64_t token = path.pings.Add(RandomToken(), now_ns);
+  const uint64_t token = path.pings.Add(NewToken(), now_ns);
   path.ping_under_way = true;
   if (!path.up && path.unanswered_pings != 0) host_.ResolveAnew(path.route);
   const bool quick = !path.up && path.rtt_ms && path.unanswered_pings < kQuickPings;
@@ -1092,7 +1092,7 @@ void Peers::TickMtus(Peer& peer, TimeNs now_ns) {
     // One that is down would only be found to be silent.
     if (!path.exists || !path.up || now_ns < path.mtu_search.due_ns()) continue;
     while (const auto probe =
-               path.mtu_search.Next(now_ns, ProbeTimeout(path), [] { return RandomToken(); })) {
+               path.mtu_search.Next(now_ns, ProbeTimeout(path), [] { return NewToken(); })) {
       SendProbe(peer, static_cast<uint8_t>(id), *probe, now_ns);
     }
   }

@@ -20,8 +20,6 @@
 namespace braid {
 namespace {
 
-constexpr int kTries = 5;  // what changes while it is read is read again
-
 int FamilyOf(IpAddress::Family family) {
   return family == IpAddress::Family::kV4 ? AF_INET : AF_INET6;
 }
@@ -180,7 +178,7 @@ template <typename Header, typename Reading>
 absl::StatusOr<Reading> Dump(int type, const Header& header, std::optional<uint32_t> table,
                              nl_recvmsg_msg_cb_t take, const Reading& empty, const char* what) {
   int result = 0;
-  for (int i = 0; i < kTries; ++i) {
+  for (int i = 0; i < kDumpTries; ++i) {
     // What is left of an interrupted dump goes with its socket.
     const auto socket = OpenRtnetlink();
     if (!socket.ok()) return socket.status();

@@ -14,11 +14,12 @@
 namespace braid {
 namespace {
 
-using Kind = Setting::Kind;
+using SettingKind = Setting::Kind;
 
-constexpr std::pair<Kind, std::string_view> kKinds[] = {
-    {Kind::kFile, "file"}, {Kind::kFeature, "offload"},   {Kind::kChannels, "channels"},
-    {Kind::kRing, "ring"}, {Kind::kHash, "receive-hash"}, {Kind::kSpread, "receive-spread"},
+constexpr std::pair<SettingKind, std::string_view> kSettingKinds[] = {
+    {SettingKind::kFile, "file"},         {SettingKind::kFeature, "offload"},
+    {SettingKind::kChannels, "channels"}, {SettingKind::kRing, "ring"},
+    {SettingKind::kHash, "receive-hash"}, {SettingKind::kSpread, "receive-spread"},
 };
 
 constexpr std::string_view kFeatures[] = {
@@ -118,62 +119,62 @@ absl::Status NoSuchValue(const Setting& setting, const std::string& value) {
 }  // namespace
 
 std::string Setting::Describe() const {
-  if (kind == Kind::kFile) {
+  if (kind == SettingKind::kFile) {
     constexpr std::string_view kSysctls = "/proc/sys/";
     if (name.rfind(kSysctls, 0) != 0) return name;
     std::string text = name.substr(kSysctls.size());
     std::replace(text.begin(), text.end(), '/', '.');
     return text;
   }
-  if (kind == Kind::kFeature) return device + " " + name;
+  if (kind == SettingKind::kFeature) return device + " " + name;
   return device + " " + std::string(KindName(kind)) + " " + name;
 }
 
-std::string_view KindName(Setting::Kind kind) {
-  for (const auto& [one, name] : kKinds) {
+std::string_view KindName(SettingKind kind) {
+  for (const auto& [one, name] : kSettingKinds) {
     if (one == kind) return name;
   }
   return "";
 }
 
-std::optional<Setting::Kind> KindNamed(std::string_view name) {
-  for (const auto& [kind, one] : kKinds) {
+std::optional<SettingKind> KindNamed(std::string_view name) {
+  for (const auto& [kind, one] : kSettingKinds) {
     if (one == name) return kind;
   }
   return std::nullopt;
 }
 
-Setting FileSetting(const std::string& path) { return {Kind::kFile, "", path}; }
+Setting FileSetting(const std::string& path) { return {SettingKind::kFile, "", path}; }
 
 Setting DeviceFileSetting(const std::string& device, const std::string& name) {
-  return {Kind::kFile, device, "/sys/class/net/" + device + "/" + name};
+  return {SettingKind::kFile, device, "/sys/class/net/" + device + "/" + name};
 }
 
 bool IsTunable(const Setting& setting) {
   if (!setting.device.empty() && !IsDeviceName(setting.device)) return false;
-  if (setting.kind == Kind::kFile) return IsTunableFile(setting);
+  if (setting.kind == SettingKind::kFile) return IsTunableFile(setting);
   if (setting.device.empty()) return false;
   switch (setting.kind) {
-    case Kind::kFeature:
+    case SettingKind::kFeature:
       return Has(kFeatures, setting.name);
-    case Kind::kChannels:
+    case SettingKind::kChannels:
       return setting.name == "rx" || setting.name == "tx" || setting.name == "combined";
-    case Kind::kRing:
+    case SettingKind::kRing:
       return setting.name == "rx" || setting.name == "tx";
-    case Kind::kHash:
+    case SettingKind::kHash:
       return setting.name == "udp4" || setting.name == "udp6";
     default:
-      return setting.kind == Kind::kSpread && setting.name == "rx";
+      return setting.kind == SettingKind::kSpread && setting.name == "rx";
   }
 }
 
 bool SameValue(const Setting& setting, const std::string& a, const std::string& b) {
   if (a == b) return true;
-  if (setting.kind == Kind::kHash) {
+  if (setting.kind == SettingKind::kHash) {
     const auto first = ParseHashFields(a);
     return first && first == ParseHashFields(b);
   }
-  if (setting.kind != Kind::kFile) return false;
+  if (setting.kind != SettingKind::kFile) return false;
   if (EndsIn(setting.name, "_cpus")) {
     const auto first = ParseCpuMask(a);
     return first && first == ParseCpuMask(b);
@@ -208,9 +209,9 @@ std::optional<uint32_t> ParseHashFields(std::string_view letters) {
 
 absl::StatusOr<std::string> HostSettings::Read(const Setting& setting) {
   switch (setting.kind) {
-    case Kind::kFile:
+    case SettingKind::kFile:
       return files_.Read(setting.name);
-    case Kind::kFeature: {
+    case SettingKind::kFeature: {
       const auto features = ethtool_.Features(setting.device);
       if (!features.ok()) return features.status();
       for (const DeviceFeature& feature : *features) {
@@ -218,24 +219,24 @@ absl::StatusOr<std::string> HostSettings::Read(const Setting& setting) {
       }
       return absl::UnimplementedError("this kernel knows no offload called " + setting.name);
     }
-    case Kind::kChannels: {
+    case SettingKind::kChannels: {
       auto channels = ethtool_.Channels(setting.device);
       if (!channels.ok()) return channels.status();
       return std::to_string(MemberOf(*channels, setting.name));
     }
-    case Kind::kRing: {
+    case SettingKind::kRing: {
       auto rings = ethtool_.Rings(setting.device);
       if (!rings.ok()) return rings.status();
       return std::to_string(MemberOf(*rings, setting.name));
     }
-    case Kind::kHash: {
+    case SettingKind::kHash: {
       const auto fields = ethtool_.HashFields(setting.device, FlowsOf(setting));
       if (!fields.ok()) return fields.status();
       auto letters = FormatHashFields(*fields);
       if (!letters) return absl::DataLossError(setting.Describe() + " has unknown fields");
       return *std::move(letters);
     }
-    case Kind::kSpread: {
+    case SettingKind::kSpread: {
       const auto table = ethtool_.Indirection(setting.device);
       if (!table.ok()) return table.status();
       return absl::StrJoin(table->queues, ",");
@@ -249,23 +250,23 @@ absl::Status HostSettings::Write(const Setting& setting, const std::string& valu
     return absl::PermissionDeniedError(setting.Describe() + " is not among what tuning changes");
   }
   switch (setting.kind) {
-    case Kind::kFile:
+    case SettingKind::kFile:
       if (value.find('\n') != value.npos) return NoSuchValue(setting, value);
       return files_.Write(setting.name, value);
-    case Kind::kFeature:
+    case SettingKind::kFeature:
       if (value != "on" && value != "off") return NoSuchValue(setting, value);
       return ethtool_.SetFeature(setting.device, setting.name, value == "on");
-    case Kind::kHash: {
+    case SettingKind::kHash: {
       const auto fields = ParseHashFields(value);
       if (!fields) return NoSuchValue(setting, value);
       return ethtool_.SetHashFields(setting.device, FlowsOf(setting), *fields);
     }
-    case Kind::kSpread: {
+    case SettingKind::kSpread: {
       const auto queues = ParseCounts(value);
       if (!queues) return NoSuchValue(setting, value);
       return ethtool_.SetIndirection(setting.device, *queues);
     }
-    case Kind::kChannels: {
+    case SettingKind::kChannels: {
       const auto count = ParseCount(value);
       if (!count) return NoSuchValue(setting, value);
       auto channels = ethtool_.Channels(setting.device);
@@ -273,7 +274,7 @@ absl::Status HostSettings::Write(const Setting& setting, const std::string& valu
       MemberOf(*channels, setting.name) = *count;
       return ethtool_.SetChannels(setting.device, *channels);
     }
-    case Kind::kRing: {
+    case SettingKind::kRing: {
       const auto count = ParseCount(value);
       if (!count) return NoSuchValue(setting, value);
       auto rings = ethtool_.Rings(setting.device);

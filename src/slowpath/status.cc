@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/rounded.h"
 #include "slowpath/bond_status.h"
 #include "slowpath/key_file.h"
 #include "slowpath/net_setup.h"
@@ -25,11 +26,6 @@ Json DescribeDaemon(const Config& config, const char* state) {
   json["device"] = config.network.device;
   json["pid"] = getpid();
   return json;
-}
-
-double Rounded(double value, int digits) {
-  const double scale = std::pow(10, digits);
-  return std::round(value * scale) / scale;
 }
 
 double SecondsSince(TimeNs then_ns, TimeNs now_ns) {

@@ -14,7 +14,7 @@ namespace braid {
 namespace {
 
 constexpr size_t kWriteBytes = 128 * 1024;
-constexpr size_t kReadBytes = 256 * 1024;
+constexpr size_t kTcpReadBytes = 256 * 1024;
 
 // What is sent, by every stream of the process; and where what comes is left, of which nobody
 // reads anything.
@@ -98,7 +98,7 @@ bool TcpLoad::Send(Stream& stream) const {
 }
 
 bool TcpLoad::Receive(Stream& stream) {
-  thread_local std::vector<uint8_t> buffer(kReadBytes);
+  thread_local std::vector<uint8_t> buffer(kTcpReadBytes);
   const ssize_t got = recv(stream.fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
   if (got < 0) return errno == EAGAIN || errno == EINTR;
   if (got == 0) return false;

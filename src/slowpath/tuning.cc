@@ -13,7 +13,7 @@
 namespace braid {
 namespace {
 
-using Verdict = Finding::Verdict;
+using FindingVerdict = Finding::Verdict;
 
 constexpr uint32_t kRingPackets = 1024;    // where a shorter one has lost packets
 constexpr int64_t kBacklogPackets = 8192;  // where a shorter one has dropped packets
@@ -39,9 +39,9 @@ std::vector<int> Sorted(std::vector<int> cpus) {
   return cpus;
 }
 
-class Finder {
+class TuneFinder {
  public:
-  Finder(const HostSurvey& host, const WorkerLayout& layout);
+  TuneFinder(const HostSurvey& host, const WorkerLayout& layout);
 
   void Cpus();
   void Power();
@@ -78,19 +78,19 @@ class Finder {
                const std::string& why);
   void Backlog(int64_t packets, int64_t dropped);
 
-  Finding& Add(TuneGroup group, const std::string& device, const std::string& name, Verdict verdict,
-               const std::string& now, const std::string& why);
+  Finding& Add(TuneGroup group, const std::string& device, const std::string& name,
+               FindingVerdict verdict, const std::string& now, const std::string& why);
   void Ok(TuneGroup group, const std::string& device, const std::string& name,
           const std::string& now, const std::string& why = "") {
-    Add(group, device, name, Verdict::kOk, now, why);
+    Add(group, device, name, FindingVerdict::kOk, now, why);
   }
   void Unknown(TuneGroup group, const std::string& device, const std::string& name,
                const absl::Status& status) {
-    Add(group, device, name, Verdict::kUnknown, "", MessageOf(status));
+    Add(group, device, name, FindingVerdict::kUnknown, "", MessageOf(status));
   }
   Finding& Costs(TuneGroup group, const std::string& device, const std::string& name,
                  const std::string& now, const std::string& better, const std::string& why) {
-    Finding& finding = Add(group, device, name, Verdict::kCosts, now, why);
+    Finding& finding = Add(group, device, name, FindingVerdict::kCosts, now, why);
     finding.better = better;
     return finding;
   }
@@ -102,7 +102,7 @@ class Finder {
   std::vector<Finding> findings_;
 };
 
-Finder::Finder(const HostSurvey& host, const WorkerLayout& layout)
+TuneFinder::TuneFinder(const HostSurvey& host, const WorkerLayout& layout)
     : host_(host), layout_(layout), workers_(layout.workers()) {
   for (const int cpu : layout.cpus) {
     if (cpu >= 0) worker_cpus_.push_back(cpu);
@@ -113,8 +113,8 @@ Finder::Finder(const HostSurvey& host, const WorkerLayout& layout)
   worker_cpus_ = Sorted(std::move(worker_cpus_));
 }
 
-Finding& Finder::Add(TuneGroup group, const std::string& device, const std::string& name,
-                     Verdict verdict, const std::string& now, const std::string& why) {
+Finding& TuneFinder::Add(TuneGroup group, const std::string& device, const std::string& name,
+                         FindingVerdict verdict, const std::string& now, const std::string& why) {
   findings_.push_back(
       {.group = group, .device = device, .name = name, .verdict = verdict, .now = now, .why = why});
   return findings_.back();
@@ -122,13 +122,13 @@ Finding& Finder::Add(TuneGroup group, const std::string& device, const std::stri
 
 // --- CPUs ---
 
-void Finder::Cpus() {
+void TuneFinder::Cpus() {
   Cores();
   Isolation();
   Quota();
 }
 
-void Finder::Cores() {
+void TuneFinder::Cores() {
   const CpuTopology& topology = host_.topology;
   const size_t cpus = topology.usable.size();
   std::string now = absl::StrFormat("%d cores, %d CPUs", topology.cores(), cpus);
@@ -143,7 +143,7 @@ void Finder::Cores() {
      topology.has_siblings() ? "two threads of a core share its cipher units" : "");
 }
 
-void Finder::Isolation() {
+void TuneFinder::Isolation() {
   const std::vector<int>& isolated = host_.topology.isolated;
   if (isolated.empty()) {
     Ok(TuneGroup::kCpu, "", "isolated CPUs", "none");
@@ -157,7 +157,7 @@ void Finder::Isolation() {
           : "no worker runs there: the affinity has to name them (taskset, CPUAffinity=)");
 }
 
-void Finder::Quota() {
+void TuneFinder::Quota() {
   const auto& quota = host_.topology.quota_cpus;
   if (!quota) {
     Ok(TuneGroup::kCpu, "", "cgroup quota", "none");
@@ -174,13 +174,13 @@ void Finder::Quota() {
 
 // --- Power ---
 
-void Finder::Power() {
+void TuneFinder::Power() {
   Governor();
   Boost();
   Idle();
 }
 
-void Finder::Governor() {
+void TuneFinder::Governor() {
   if (host_.governors.empty()) {
     Ok(TuneGroup::kPower, "", "governor", "none", "clock rates are not this system's to choose");
     return;
@@ -210,7 +210,7 @@ void Finder::Governor() {
   }
 }
 
-void Finder::Boost() {
+void TuneFinder::Boost() {
   if (host_.no_turbo.ok()) {
     if (*host_.no_turbo == 0) return Ok(TuneGroup::kPower, "", "boost", "on");
     Costs(TuneGroup::kPower, "", "boost", "off", "on", "sealing is bound by the clock rate")
@@ -231,7 +231,7 @@ void Finder::Boost() {
 
 // Busy workers do not sleep, so what a deep state costs is delay. Who wants none of that pays with
 // power and, where cores share a budget of it, with their clock rate: nothing to decide from here.
-void Finder::Idle() {
+void TuneFinder::Idle() {
   if (!host_.idle.ok()) {
     if (IsAbsent(host_.idle.status())) {
       return Ok(TuneGroup::kPower, "", "idle states", "none");
@@ -249,7 +249,7 @@ void Finder::Idle() {
 
 // --- A device ---
 
-void Finder::Device(const DeviceSurvey& device) {
+void TuneFinder::Device(const DeviceSurvey& device) {
   if (!device.files.ok()) {
     Unknown(TuneGroup::kNetDevice, device.name, "files", device.files);
   }
@@ -267,7 +267,7 @@ void Finder::Device(const DeviceSurvey& device) {
   Interrupts(device);
 }
 
-void Finder::Locality(const DeviceSurvey& device) {
+void TuneFinder::Locality(const DeviceSurvey& device) {
   if (!device.node) return;
   const auto near = std::count_if(worker_cpus_.begin(), worker_cpus_.end(), [&](int cpu) {
     return host_.topology.NodeOf(cpu) == device.node;
@@ -285,7 +285,7 @@ void Finder::Locality(const DeviceSurvey& device) {
         "each packet crosses between the nodes; start braid with an affinity that has CPUs there");
 }
 
-void Finder::Channels(const DeviceSurvey& device) {
+void TuneFinder::Channels(const DeviceSurvey& device) {
   if (!device.channels.ok()) {
     if (!IsAbsent(device.channels.status())) {
       return Unknown(TuneGroup::kNetDevice, device.name, "queues", device.channels.status());
@@ -329,7 +329,7 @@ void Finder::Channels(const DeviceSurvey& device) {
       .changes = std::move(changes);
 }
 
-void Finder::Ring(const DeviceSurvey& device) {
+void TuneFinder::Ring(const DeviceSurvey& device) {
   if (!device.rings.ok()) {
     if (!IsAbsent(device.rings.status())) {
       Unknown(TuneGroup::kNetDevice, device.name, "rx ring", device.rings.status());
@@ -360,8 +360,9 @@ const DeviceFeature* Find(const std::vector<DeviceFeature>& features, const std:
   return found == features.end() ? nullptr : &*found;
 }
 
-void Finder::Offload(const DeviceSurvey& device, const std::string& shown,
-                     const std::vector<std::string>& names, bool wanted, const std::string& why) {
+void TuneFinder::Offload(const DeviceSurvey& device, const std::string& shown,
+                         const std::vector<std::string>& names, bool wanted,
+                         const std::string& why) {
   std::vector<Change> changes;
   bool exists = false, fixed = false;
   for (const std::string& name : names) {
@@ -382,7 +383,7 @@ void Finder::Offload(const DeviceSurvey& device, const std::string& shown,
       std::move(changes);
 }
 
-void Finder::SendChecksum(const DeviceSurvey& device) {
+void TuneFinder::SendChecksum(const DeviceSurvey& device) {
   constexpr const char* kNames[] = {"tx-checksum-ip-generic", "tx-checksum-ipv4",
                                     "tx-checksum-ipv6"};
   std::vector<std::string> names;
@@ -400,7 +401,7 @@ void Finder::SendChecksum(const DeviceSurvey& device) {
           "the kernel sums up each datagram, and older ones refuse segmented sends");
 }
 
-void Finder::Offloads(const DeviceSurvey& device) {
+void TuneFinder::Offloads(const DeviceSurvey& device) {
   if (!device.features.ok()) {
     return Unknown(TuneGroup::kNetDevice, device.name, "offloads", device.features.status());
   }
@@ -426,7 +427,7 @@ void Finder::Offloads(const DeviceSurvey& device) {
           "UDP that is forwarded enters the tunnel packet by packet");
 }
 
-void Finder::Coalescing(const DeviceSurvey& device) {
+void TuneFinder::Coalescing(const DeviceSurvey& device) {
   if (!device.physical) return;
   if (!device.coalescing.ok()) {
     if (!IsAbsent(device.coalescing.status())) {
@@ -450,7 +451,7 @@ void Finder::Coalescing(const DeviceSurvey& device) {
         "an interrupt for each packet; try: ethtool -C " + device.name + " adaptive-rx on");
 }
 
-void Finder::Spread(const DeviceSurvey& device) {
+void TuneFinder::Spread(const DeviceSurvey& device) {
   if (!device.indirection.ok()) {
     if (!IsAbsent(device.indirection.status())) {
       Unknown(TuneGroup::kNetDevice, device.name, "receive spread", device.indirection.status());
@@ -477,8 +478,8 @@ void Finder::Spread(const DeviceSurvey& device) {
       .changes = {{{Setting::Kind::kSpread, device.name, "rx"}, absl::StrJoin(even, ",")}};
 }
 
-void Finder::Hash(const DeviceSurvey& device, const std::string& flows,
-                  const Seen<uint32_t>& fields) {
+void TuneFinder::Hash(const DeviceSurvey& device, const std::string& flows,
+                      const Seen<uint32_t>& fields) {
   const std::string name = flows + " receive hash";
   if (!fields.ok()) {
     if (!IsAbsent(fields.status()) && !absl::IsInvalidArgument(fields.status())) {
@@ -502,7 +503,7 @@ void Finder::Hash(const DeviceSurvey& device, const std::string& flows,
       .changes = {{{Setting::Kind::kHash, device.name, flows}, *FormatHashFields(kAll)}};
 }
 
-void Finder::ReceiveSteering(const DeviceSurvey& device) {
+void TuneFinder::ReceiveSteering(const DeviceSurvey& device) {
   if (!device.files.ok() || device.rx_queues.empty() || workers_ < 2) return;
   std::vector<Change> changes;
   std::set<int> steered;
@@ -535,7 +536,7 @@ void Finder::ReceiveSteering(const DeviceSurvey& device) {
       .changes = std::move(changes);
 }
 
-void Finder::TransmitSteering(const DeviceSurvey& device) {
+void TuneFinder::TransmitSteering(const DeviceSurvey& device) {
   const size_t queues = device.tx_queues.size();
   if (!device.files.ok() || !device.physical || queues < 2 || workers_ < 2) return;
   std::vector<Change> changes;
@@ -562,7 +563,7 @@ void Finder::TransmitSteering(const DeviceSurvey& device) {
       .changes = std::move(changes);
 }
 
-void Finder::Polling(const DeviceSurvey& device) {
+void TuneFinder::Polling(const DeviceSurvey& device) {
   if (device.threaded.ok()) {
     Ok(TuneGroup::kNetDevice, device.name, "threaded NAPI", *device.threaded != 0 ? "on" : "off",
        *device.threaded != 0
@@ -593,7 +594,7 @@ std::optional<size_t> QueueOf(const std::string& interrupt) {
   return std::stoul(name.substr(first, last - first + 1));
 }
 
-void Finder::Interrupts(const DeviceSurvey& device) {
+void TuneFinder::Interrupts(const DeviceSurvey& device) {
   if (!device.files.ok() || device.interrupts.empty()) return;
   std::set<size_t> queues;
   std::set<int> cpus;
@@ -633,8 +634,8 @@ void Finder::Interrupts(const DeviceSurvey& device) {
 
 // --- What is the whole machine's ---
 
-void Finder::AtLeast(const std::string& sysctl, int64_t least, const std::string& why_ok,
-                     const std::string& why) {
+void TuneFinder::AtLeast(const std::string& sysctl, int64_t least, const std::string& why_ok,
+                         const std::string& why) {
   const Seen<int64_t>& now = host_.sysctls.at(sysctl);
   const std::string name = sysctl.substr(sysctl.rfind('.') + 1);
   if (!now.ok()) return Unknown(TuneGroup::kNetCore, "", name, now.status());
@@ -646,7 +647,7 @@ void Finder::AtLeast(const std::string& sysctl, int64_t least, const std::string
       {FileSetting("/proc/sys/net/core/" + name), std::to_string(least)}};
 }
 
-void Finder::Backlog(int64_t packets, int64_t dropped) {
+void TuneFinder::Backlog(int64_t packets, int64_t dropped) {
   const std::string now = absl::StrFormat("%d packets", packets);
   const std::string drops = Counted(dropped, "packet") + " dropped there";
   if (dropped == 0 || packets >= kBacklogPackets) {
@@ -659,7 +660,7 @@ void Finder::Backlog(int64_t packets, int64_t dropped) {
       {FileSetting("/proc/sys/net/core/netdev_max_backlog"), std::to_string(kBacklogPackets)}};
 }
 
-void Finder::NetCore() {
+void TuneFinder::NetCore() {
   const std::string forced = host_.forces_buffers ? "braid takes more for its own sockets" : "";
   const std::string small = "bursts overflow a worker's socket where it may not ask for more";
   AtLeast("net.core.rmem_max", kSocketBufferBytes, forced, small);
@@ -699,7 +700,7 @@ void Finder::NetCore() {
       .changes = {{FileSetting("/proc/sys/net/core/bpf_jit_enable"), "1"}};
 }
 
-void Finder::Memory() {
+void TuneFinder::Memory() {
   if (host_.huge_pages.ok()) {
     Ok(TuneGroup::kMemory, "", "huge pages", *host_.huge_pages, "braid asks for none");
   } else if (!IsAbsent(host_.huge_pages.status())) {
@@ -711,7 +712,7 @@ void Finder::Memory() {
      "braid's rings are not counted there");
 }
 
-void Finder::Kernel() {
+void TuneFinder::Kernel() {
   const Seen<int64_t>& disabled = host_.sysctls.at("kernel.io_uring_disabled");
   if (!disabled.ok() && !IsAbsent(disabled.status())) {
     Unknown(TuneGroup::kKernel, "", "io_uring", disabled.status());
@@ -733,7 +734,7 @@ void Finder::Kernel() {
 }  // namespace
 
 std::vector<Finding> FindTuning(const HostSurvey& host, const WorkerLayout& layout) {
-  Finder finder(host, layout);
+  TuneFinder finder(host, layout);
   finder.Cpus();
   finder.Power();
   for (const DeviceSurvey& device : host.devices) finder.Device(device);

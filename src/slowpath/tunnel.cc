@@ -6,7 +6,6 @@
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <thread>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -20,6 +19,7 @@
 #include "slowpath/next_hop.h"
 #include "slowpath/path_commands.h"
 #include "slowpath/peer_address.h"
+#include "slowpath/predecessor.h"
 #include "slowpath/status.h"
 #include "slowpath/throttle_commands.h"
 #include "slowpath/worker_layout.h"
@@ -29,7 +29,6 @@ namespace {
 
 namespace asio = boost::asio;
 
-constexpr int kDefaultLinkMtu = 1500;
 constexpr int kEventsPerWake = 256;
 constexpr int kJobsPerWake = 64;
 constexpr auto kRetryCommandsAfter = std::chrono::milliseconds(1);
@@ -38,8 +37,6 @@ constexpr auto kRetryCommandsAfter = std::chrono::milliseconds(1);
 constexpr int kStrayBuffers = 512;
 // Names, and what somebody has taken away of this machine's network.
 constexpr DurationNs kLookEveryNs = 5 * kSecondNs;
-constexpr DurationNs kWaitForPredecessorNs = 2 * kSecondNs;
-constexpr auto kPredecessorPoll = std::chrono::milliseconds(50);
 
 // No more than there are handshakes to do at once.
 int HandshakeThreads(const Config& config) {
@@ -76,13 +73,7 @@ absl::Status Tunnel::Start() {
        {&Tunnel::HoldKillSwitch, &Tunnel::ReadKeys, &Tunnel::TakeBackLeftovers,
         &Tunnel::FollowLinks, &Tunnel::OpenSockets, &Tunnel::OpenDevice, &Tunnel::StartWorkers,
         &Tunnel::AddPeers, &Tunnel::ListenForMeasurements, &Tunnel::BringUpNetwork}) {
-    absl::Status status = (this->*step)();
-    // The kernel may need a moment to let go of what a killed daemon has held.
-    const TimeNs give_up_ns = MonotonicNowNs() + kWaitForPredecessorNs;
-    while (absl::IsAlreadyExists(status) && MonotonicNowNs() < give_up_ns) {
-      std::this_thread::sleep_for(kPredecessorPoll);
-      status = (this->*step)();
-    }
+    const absl::Status status = TakeOver([&] { return (this->*step)(); });
     if (!status.ok()) return status;
   }
   events_.Start();

@@ -18,9 +18,10 @@ namespace {
 constexpr char kLoopback[] = "lo";
 constexpr int kMaxLinksBelow = 4;  // VLAN on bridge on bond on card
 
-class Finder {
+class LinkFinder {
  public:
-  Finder(const HostFiles& files, const AddressLookup& lookup) : files_(files), lookup_(lookup) {}
+  LinkFinder(const HostFiles& files, const AddressLookup& lookup)
+      : files_(files), lookup_(lookup) {}
 
   void AddDefaultRoutes();
   void AddFrom(const Config& config);
@@ -36,7 +37,7 @@ class Finder {
   std::vector<TunnelLink> links_;
 };
 
-void Finder::Add(const std::string& device, const std::string& why, int depth) {
+void LinkFinder::Add(const std::string& device, const std::string& why, int depth) {
   if (device.empty() || device == kLoopback) return;
   for (const TunnelLink& link : links_) {
     if (link.device == device) return;
@@ -48,13 +49,13 @@ void Finder::Add(const std::string& device, const std::string& why, int depth) {
   }
 }
 
-void Finder::AddWithAddress(const IpAddress& address, const std::string& why) {
+void LinkFinder::AddWithAddress(const IpAddress& address, const std::string& why) {
   for (const auto& [one, device] : lookup_.devices) {
     if (one == address) Add(device, why);
   }
 }
 
-void Finder::AddDefaultRoutes() {
+void LinkFinder::AddDefaultRoutes() {
   std::istringstream v4(files_.Read("/proc/net/route").value_or(""));
   for (std::string line; std::getline(v4, line);) {
     std::istringstream fields(line);
@@ -77,7 +78,7 @@ void Finder::AddDefaultRoutes() {
   }
 }
 
-void Finder::AddFrom(const Config& config) {
+void LinkFinder::AddFrom(const Config& config) {
   for (const Endpoint& listen : config.tunnel.listen) {
     if (!listen.address.is_unspecified()) {
       AddWithAddress(listen.address, "listens on " + listen.address.ToString());
@@ -101,7 +102,7 @@ void Finder::AddFrom(const Config& config) {
   }
 }
 
-void Finder::Remove(const std::string& device) {
+void LinkFinder::Remove(const std::string& device) {
   std::erase_if(links_, [&](const TunnelLink& link) { return link.device == device; });
 }
 
@@ -138,7 +139,7 @@ AddressLookup LookUpAddresses() {
 
 std::vector<TunnelLink> FindTunnelLinks(const HostFiles& files, const Config* config,
                                         const AddressLookup& lookup) {
-  Finder finder(files, lookup);
+  LinkFinder finder(files, lookup);
   if (config != nullptr) finder.AddFrom(*config);
   finder.AddDefaultRoutes();
   if (config != nullptr) finder.Remove(config->network.device);

@@ -74,10 +74,6 @@ Resolved Resolve(const std::set<std::string>& hosts) {
   return resolved;
 }
 
-std::vector<HostPort> EndpointsOf(const PathConfig& path, const PeerConfig& peer) {
-  return path.endpoint ? std::vector<HostPort>{*path.endpoint} : peer.endpoints;
-}
-
 std::set<std::string> HostsOf(const Config& config) {
   std::set<std::string> hosts;
   const auto add = [&hosts](const HostPort& endpoint) {
@@ -139,12 +135,12 @@ class Handshakes {
   std::optional<HandshakeCounter> counter_;
 };
 
-PathState ProbePath(const ClientPath& path, const PeerConfig& peer, const Resolved& resolved) {
-  PathState state{.path = path.config.name,
-                  .peer = peer.name,
-                  .usable = path.binding.has_value(),
-                  .problem = path.problem,
-                  .answer = absl::CancelledError("not asked")};
+ProbedPath ProbePath(const ClientPath& path, const PeerConfig& peer, const Resolved& resolved) {
+  ProbedPath state{.path = path.config.name,
+                   .peer = peer.name,
+                   .usable = path.binding.has_value(),
+                   .problem = path.problem,
+                   .answer = absl::CancelledError("not asked")};
   const std::vector<Endpoint> remotes = RemotesOf(path.config, peer, resolved);
   if (path.binding) state.device = path.binding->device;
   state.remote = ChooseRemote(path.config, path.binding, remotes, LookUpRoute);
@@ -169,7 +165,7 @@ void ProbePaths(const Resolved& resolved, TunnelState& state) {
   for (size_t id = 0; id < kMaxPaths; ++id) {
     if (!paths[id]) continue;
     for (const PeerConfig& peer : config.tunnel.peers) {
-      PathState& path = state.paths.emplace_back(ProbePath(*paths[id], peer, resolved));
+      ProbedPath& path = state.paths.emplace_back(ProbePath(*paths[id], peer, resolved));
       if (state.status || !path.remote || !path.link_mtu) continue;
       const PathBinding& binding = *paths[id]->binding;
       path.answer = handshakes.Ask({*path.remote, binding.address, binding.device}, peer);

@@ -20,7 +20,7 @@
 namespace braid {
 
 // A client's path to one peer.
-struct PathState {
+struct ProbedPath {
   std::string path, peer;
   bool usable = false;  // it has a link to leave by
   std::string problem;  // why it is not, or what is doubtful
@@ -48,7 +48,7 @@ struct TunnelState {
 
   std::vector<std::pair<Endpoint, absl::Status>> listens;  // whether it could be bound now
   std::vector<std::pair<std::string, absl::StatusOr<std::vector<IpAddress>>>> names;
-  std::vector<PathState> paths;
+  std::vector<ProbedPath> paths;
   std::vector<std::pair<IpAddress, absl::Status>> dns;  // asked only where the daemon runs
 };
 

@@ -12,8 +12,6 @@ absl::Status Explain(const absl::Status& status, const std::string& where) {
   return absl::Status(status.code(), where + ": " + std::string(status.message()));
 }
 
-IpAddress Unspecified(IpAddress::Family family) { return {family, {}}; }
-
 }  // namespace
 
 absl::StatusOr<TunnelSockets> TunnelSockets::Open(const Config& config, int workers) {
@@ -31,7 +29,7 @@ absl::StatusOr<TunnelSockets> TunnelSockets::Open(const Config& config, int work
 absl::StatusOr<std::vector<uint16_t>> TunnelSockets::AddPath(int path, const PathBinding& binding) {
   std::vector<IpAddress> from = {binding.address};
   if (!binding.address.is_set()) {
-    from = {Unspecified(IpAddress::Family::kV4), Unspecified(IpAddress::Family::kV6)};
+    from = {IpAddress::Any(IpAddress::Family::kV4), IpAddress::Any(IpAddress::Family::kV6)};
   }
   std::vector<uint16_t> opened;
   for (const IpAddress& address : from) {

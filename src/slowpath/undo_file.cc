@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 1;
+constexpr int kUndoFileVersion = 1;
 
 absl::Status Wrong(const std::string& path, const std::string& why) {
   return absl::FailedPreconditionError(path + ": " + why);
@@ -61,7 +61,7 @@ absl::StatusOr<std::vector<UndoEntry>> ParseUndoText(std::string_view text,
       "is no undo file of this version, or is damaged; nothing was changed. Look into it, then "
       "name another with --undo-file or remove it");
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object() || json.value("version", Json()) != kVersion) return damaged;
+  if (!json.is_object() || json.value("version", Json()) != kUndoFileVersion) return damaged;
   const auto changes = json.find("changes");
   if (changes == json.end() || !changes->is_array()) return damaged;
   std::vector<UndoEntry> entries;
@@ -85,7 +85,8 @@ absl::StatusOr<std::vector<UndoEntry>> ParseUndoText(std::string_view text,
 }
 
 std::string RenderUndoText(const std::vector<UndoEntry>& entries, const std::string& network) {
-  Json json = {{"version", kVersion}, {"network_namespace", network}, {"changes", Json::array()}};
+  Json json = {
+      {"version", kUndoFileVersion}, {"network_namespace", network}, {"changes", Json::array()}};
   for (const UndoEntry& entry : entries) json["changes"].push_back(ToJson(entry));
   // Whatever bytes a file held that the kernel let somebody write.
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -12,12 +12,7 @@
 namespace braid {
 namespace {
 
-constexpr int kDefaultLinkMtu = 1500;
 constexpr int kSealBytes = static_cast<int>(kSealOverheadBytes);
-
-std::vector<HostPort> EndpointsOf(const PathConfig& path, const PeerConfig& peer) {
-  return path.endpoint ? std::vector<HostPort>{*path.endpoint} : peer.endpoints;
-}
 
 std::string NameOf(const HostPort& endpoint) {
   return endpoint.host + ":" + std::to_string(endpoint.port);

@@ -12,7 +12,8 @@ namespace {
 constexpr char kAccessList[] = "system.posix_acl_access";
 constexpr std::string_view kLabels[] = {"security.selinux", "security.SMACK64"};
 constexpr std::string_view kUsers = "user.";
-constexpr size_t kMaxBytes = 64 << 10;  // of one value, and of all names; the kernel's own limit
+constexpr size_t kMaxXattrBytes = 64
+                                  << 10;  // of one value, and of all names; the kernel's own limit
 
 bool IsLabel(std::string_view name) {
   return std::find(std::begin(kLabels), std::end(kLabels), name) != std::end(kLabels);
@@ -26,13 +27,13 @@ bool IsKeptXattr(std::string_view name) {
 
 Xattrs ReadXattrs(const std::string& path) {
   Xattrs xattrs;
-  std::string names(kMaxBytes, '\0');
+  std::string names(kMaxXattrBytes, '\0');
   const ssize_t length = llistxattr(path.c_str(), names.data(), names.size());
   names.resize(static_cast<size_t>(std::max<ssize_t>(length, 0)));
   for (size_t at = 0; at < names.size(); at = names.find('\0', at) + 1) {
     const std::string name = names.c_str() + at;
     if (!IsKeptXattr(name)) continue;
-    std::string value(kMaxBytes, '\0');
+    std::string value(kMaxXattrBytes, '\0');
     const ssize_t bytes = lgetxattr(path.c_str(), name.c_str(), value.data(), value.size());
     if (bytes < 0) continue;
     value.resize(static_cast<size_t>(bytes));

@@ -8,7 +8,7 @@
 
 #include "absl/hash/hash.h"
 
-namespace braid {
+namespace braid::address_test {
 namespace {
 
 IpAddress Address(std::string_view text) {
@@ -133,4 +133,4 @@ TEST(Endpoint, ComesBackFromTheKernelsFormUnchanged) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::address_test

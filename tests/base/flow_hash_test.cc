@@ -9,7 +9,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::flow_hash_test {
 namespace {
 
 using testing::BuildPacket;
@@ -124,4 +124,4 @@ TEST(FlowHash, SpreadsNearFlowsOverAllLanes) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::flow_hash_test

@@ -11,7 +11,7 @@
 
 #include "base/limits.h"
 
-namespace braid {
+namespace braid::packet_pool_test {
 namespace {
 
 std::unique_ptr<PacketPool> MakePool(int buffers) {
@@ -135,4 +135,4 @@ TEST(PacketPool, LosesNothingBetweenThreads) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::packet_pool_test

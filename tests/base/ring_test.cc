@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace braid {
+namespace braid::ring_test {
 namespace {
 
 TEST(Ring, GivesBackInOrder) {
@@ -133,4 +133,4 @@ TEST(Ring, CarriesEverythingFromManyThreadsToOne) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::ring_test

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-namespace braid {
+namespace braid::token_bucket_test {
 namespace {
 
 constexpr uint64_t kBytesPerS = 50'000'000 / 8;
@@ -129,4 +129,4 @@ TEST(RateLimit, ADefaultBurstStaysWithinThreePercentAndHoldsTwoPackets) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::token_bucket_test

@@ -11,17 +11,17 @@
 #include <utility>
 #include <vector>
 
-namespace braid {
+namespace braid::bond_receiver_test {
 namespace {
 
-using testing::ElementsAre;
-using testing::IsEmpty;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 constexpr uint16_t kBond = 3;
 constexpr uint8_t kLane = kExpressLane + 1;
 constexpr uint32_t kBytes = 1460;
 
-class BondReceiverTest : public testing::Test {
+class BondReceiverTest : public ::testing::Test {
  protected:
   struct Probe {
     uint16_t hold_ms = 20;
@@ -506,4 +506,4 @@ TEST_F(BondReceiverTest, SleepsAtLastThoughItWokeUpLate) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::bond_receiver_test

@@ -15,7 +15,7 @@
 
 #include "support/ip_header.h"
 
-namespace braid {
+namespace braid::bond_sender_test {
 namespace {
 
 using ::testing::Contains;
@@ -821,4 +821,4 @@ TEST_F(BondSenderTest, SendsReportsOverTwoPaths) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::bond_sender_test

@@ -7,7 +7,7 @@
 
 #include "support/ip_header.h"
 
-namespace braid {
+namespace braid::ecn_test {
 namespace {
 
 using testing::Ipv4HeaderSum;
@@ -54,4 +54,4 @@ TEST(MarkCongestion, LeavesWhatIsNoWholeHeader) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::ecn_test

@@ -9,7 +9,7 @@
 
 #include "support/ip_header.h"
 
-namespace braid {
+namespace braid::fair_queue_test {
 namespace {
 
 constexpr size_t kPacketBytes = 1420;
@@ -221,4 +221,4 @@ TEST_F(FairQueueTest, GivesEverythingBackWhenItIsCleared) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::fair_queue_test

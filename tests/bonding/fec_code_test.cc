@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-namespace braid {
+namespace braid::fec_code_test {
 namespace {
 
 constexpr size_t kSymbolBytes = 1423;
@@ -98,4 +98,4 @@ TEST_F(FecCodeTest, WhatIsAddedTwiceIsOutAgain) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::fec_code_test

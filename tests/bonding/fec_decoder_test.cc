@@ -9,7 +9,7 @@
 
 #include "bonding/fec_encoder.h"
 
-namespace braid {
+namespace braid::fec_decoder_test {
 namespace {
 
 constexpr uint8_t kLane = kFirstBondLane + 2;
@@ -219,4 +219,4 @@ TEST_F(FecDecoderTest, APacketThatIsLongerThanItsBlockEndsIt) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::fec_decoder_test

@@ -9,7 +9,7 @@
 
 #include "bonding/fec_block.h"
 
-namespace braid {
+namespace braid::fec_encoder_test {
 namespace {
 
 constexpr uint8_t kLane = kFirstBondLane + 3;
@@ -227,4 +227,4 @@ TEST_F(FecEncoderTest, WhereMemoryIsShortThereIsNone) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::fec_encoder_test

@@ -9,7 +9,7 @@
 #include <set>
 #include <vector>
 
-namespace braid {
+namespace braid::packet_slab_test {
 namespace {
 
 constexpr size_t kPacketBytes = 100;
@@ -115,4 +115,4 @@ TEST(SlotList, DoesWhatAListDoes) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::packet_slab_test

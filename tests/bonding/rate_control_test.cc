@@ -10,7 +10,7 @@
 
 #include "linkem/link.h"
 
-namespace braid {
+namespace braid::rate_control_test {
 namespace {
 
 constexpr uint32_t kDatagramBytes = 1460;
@@ -19,7 +19,7 @@ constexpr DurationNs kReportEveryNs = 20 * kMillisecondNs;
 constexpr uint32_t kProbeBytes = 80;
 
 // A sender that sends as fast as it is told, a link, a receiver that reports.
-class RateControlTest : public testing::Test {
+class RateControlTest : public ::testing::Test {
  protected:
   struct Frame {
     uint32_t path_seq = 0;
@@ -137,7 +137,7 @@ struct Line {
   uint64_t queue_bytes;
 };
 
-class LineTest : public RateControlTest, public testing::WithParamInterface<Line> {};
+class LineTest : public RateControlTest, public ::testing::WithParamInterface<Line> {};
 
 TEST_P(LineTest, IsFilledWithoutALongQueue) {
   Make(GetParam().mbps, GetParam().delay_ns, 0, GetParam().queue_bytes);
@@ -150,12 +150,12 @@ TEST_P(LineTest, IsFilledWithoutALongQueue) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Lines, LineTest,
-                         testing::Values(Line{2, 20 * kMillisecondNs, 64'000},
-                                         Line{20, 30 * kMillisecondNs, 256'000},
-                                         Line{50, 10 * kMillisecondNs, 256'000},
-                                         Line{100, 5 * kMillisecondNs, 1'000'000},
-                                         Line{300, 5 * kMillisecondNs, 1'024'000},
-                                         Line{20, 100 * kMillisecondNs, 256'000}),
+                         ::testing::Values(Line{2, 20 * kMillisecondNs, 64'000},
+                                           Line{20, 30 * kMillisecondNs, 256'000},
+                                           Line{50, 10 * kMillisecondNs, 256'000},
+                                           Line{100, 5 * kMillisecondNs, 1'000'000},
+                                           Line{300, 5 * kMillisecondNs, 1'024'000},
+                                           Line{20, 100 * kMillisecondNs, 256'000}),
                          [](const auto& one) {
                            return std::to_string(static_cast<int>(one.param.mbps)) + "mbps_" +
                                   std::to_string(one.param.delay_ns / kMillisecondNs) + "ms";
@@ -321,4 +321,4 @@ TEST_F(RateControlTest, FindsOutAgainWhenToldTo) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::rate_control_test

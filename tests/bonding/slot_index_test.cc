@@ -6,7 +6,7 @@
 #include <map>
 #include <random>
 
-namespace braid {
+namespace braid::slot_index_test {
 namespace {
 
 TEST(SlotIndex, FindsWhatWasInserted) {
@@ -79,4 +79,4 @@ TEST(SlotIndex, DoesWhatAMapDoes) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::slot_index_test

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <map>
 
-namespace braid {
+namespace braid::together_test {
 namespace {
 
 using Order = Together::Order;
@@ -199,4 +199,4 @@ TEST_F(TogetherTest, AddsOnePathAfterAnotherAndKeepsWhatHasHelped) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::together_test

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-namespace braid {
+namespace braid::bench_report_test {
 namespace {
 
 using ::testing::AllOf;
@@ -164,4 +164,4 @@ TEST(BenchReportTest, WhyAMeasurementEndedEarlyIsInItsJson) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::bench_report_test

@@ -8,7 +8,7 @@
 
 #include "cli/text_layout.h"
 
-namespace braid {
+namespace braid::doctor_view_test {
 namespace {
 
 using Verdict = Diagnosis::Verdict;
@@ -74,4 +74,4 @@ TEST(DoctorView, ProgramsGetAllOfIt) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::doctor_view_test

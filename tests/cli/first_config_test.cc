@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "slowpath/config.h"
 
-namespace braid {
+namespace braid::first_config_test {
 namespace {
 
 IpPrefix Prefix(const std::string& text) { return *IpPrefix::Parse(text); }
@@ -210,4 +210,4 @@ TEST(FirstConfig, OwnersOfWholeNetworksLeaveHostsToOthers) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::first_config_test

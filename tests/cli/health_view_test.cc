@@ -7,7 +7,7 @@
 
 #include "cli/text_layout.h"
 
-namespace braid {
+namespace braid::health_view_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -60,4 +60,4 @@ TEST(ExitCodeOfHealth, IsThatOfMonitoringPlugins) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::health_view_test

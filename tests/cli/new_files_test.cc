@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 
-namespace braid {
+namespace braid::new_files_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -84,4 +84,4 @@ TEST_F(NewFilesTest, AFileInTheWayOfAFolderIsNamed) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::new_files_test

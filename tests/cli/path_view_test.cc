@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-namespace braid {
+namespace braid::path_view_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -52,4 +52,4 @@ TEST(RenderPaths, NothingOfWhatItIsGivenSteersTheTerminalOrOverflowsIt) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::path_view_test

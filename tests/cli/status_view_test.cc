@@ -8,7 +8,7 @@
 #include <sstream>
 #include <string>
 
-namespace braid {
+namespace braid::status_view_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -307,4 +307,4 @@ TEST(StatusViewTest, UnitsFitTheirNumbers) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::status_view_test

@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace braid {
+namespace braid::throttle_view_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -39,4 +39,4 @@ TEST(RenderThrottle, TellsTheLimitsAndWhatCameOfThem) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::throttle_view_test

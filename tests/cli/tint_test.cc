@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-namespace braid {
+namespace braid::tint_test {
 namespace {
 
 TEST(TintTest, ColourIsForTerminalsOnly) {
@@ -23,4 +23,4 @@ TEST(TintTest, ColourIsForTerminalsOnly) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tint_test

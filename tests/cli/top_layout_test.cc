@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/text_layout.h"
 
-namespace braid {
+namespace braid::top_layout_test {
 namespace {
 
 TopPath Path(const std::string& name, double mbps, double share) {
@@ -162,4 +162,4 @@ TEST(TopLayout, WithoutALimitThereIsAllOfItAndNoKeys) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::top_layout_test

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-namespace braid {
+namespace braid::top_model_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -143,4 +143,4 @@ TEST(TopModel, PeersAreSortedByWhatIsAskedFor) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::top_model_test

@@ -7,7 +7,7 @@
 
 #include "cli/text_layout.h"
 
-namespace braid {
+namespace braid::tune_view_test {
 namespace {
 
 using Outcome = ChangeResult::Outcome;
@@ -134,4 +134,4 @@ TEST(TuneView, EachChangeHasItsLine) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tune_view_test

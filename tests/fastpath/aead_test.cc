@@ -14,7 +14,7 @@
 #include "support/packets.h"
 #include "support/test_keys.h"
 
-namespace braid {
+namespace braid::aead_test {
 namespace {
 
 using Json = nlohmann::json;
@@ -291,4 +291,4 @@ TEST_F(AeadTest, PassesWycheproof) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::aead_test

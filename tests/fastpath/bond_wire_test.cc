@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace braid {
+namespace braid::bond_wire_test {
 namespace {
 
 template <typename Message>
@@ -148,4 +148,4 @@ TEST(BondWire, OtherMessagesAreNotItsOwn) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::bond_wire_test

@@ -5,7 +5,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::class_rules_test {
 namespace {
 
 using testing::Buffer;
@@ -99,4 +99,4 @@ TEST(ClassRules, AsManyAsThereMayBe) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::class_rules_test

@@ -14,7 +14,7 @@
 #include "support/packets.h"
 #include "support/tun_side.h"
 
-namespace braid {
+namespace braid::coalescer_test {
 namespace {
 
 using testing::Below;
@@ -646,4 +646,4 @@ TEST(Coalescer, GivesBackRandomTrafficBitForBitAndFlowByFlowInOrder) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::coalescer_test

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace braid {
+namespace braid::control_test {
 namespace {
 
 using Type = ControlMessage::Type;
@@ -117,4 +117,4 @@ TEST(Control, SkipsTypesOfLaterVersions) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::control_test

@@ -5,7 +5,7 @@
 
 #include <thread>
 
-namespace braid {
+namespace braid::cpu_affinity_test {
 namespace {
 
 void WorkFor(DurationNs duration_ns) {
@@ -104,4 +104,4 @@ TEST(CpuAffinity, ACpuThatIsNotThereIsAnError) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::cpu_affinity_test

@@ -7,7 +7,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::icmp_error_test {
 namespace {
 
 using testing::Buffer;
@@ -126,4 +126,4 @@ TEST(IcmpError, AnswersNothingToOrFromNoSingleHost) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::icmp_error_test

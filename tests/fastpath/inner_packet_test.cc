@@ -5,7 +5,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::inner_packet_test {
 namespace {
 
 using testing::Below;
@@ -305,4 +305,4 @@ TEST(ClampMss, ChangesNothingElse) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::inner_packet_test

@@ -8,7 +8,7 @@
 #include "support/packets.h"
 #include "support/test_keys.h"
 
-namespace braid {
+namespace braid::lane_test {
 namespace {
 
 using testing::Below;
@@ -459,4 +459,4 @@ TEST_F(LaneDeathTest, AbortsRatherThanSealUnderAnExpiredKey) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::lane_test

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-namespace braid {
+namespace braid::mailbox_test {
 namespace {
 
 uint64_t Rings(const Doorbell& doorbell) {
@@ -124,4 +124,4 @@ TEST(Mailbox, APacketThatFindsNoRoomGoesBackToItsPool) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::mailbox_test

@@ -9,7 +9,7 @@
 #include "support/packets.h"
 #include "support/test_keys.h"
 
-namespace braid {
+namespace braid::nonce_log_test {
 namespace {
 
 // A digest of the key and the whole nonce, exactly: the nonce holds no more than 80 bits, of which
@@ -129,4 +129,4 @@ TEST(NonceLog, TellsTheCopiesOfOnePacketApartByTheirPath) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::nonce_log_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid {
+namespace braid::path_set_test {
 namespace {
 
 Route From(const char* remote) { return {*Endpoint::Parse(remote), {}, 0}; }
@@ -108,4 +108,4 @@ TEST_F(SourceTrackerTest, ForgetsEverything) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::path_set_test

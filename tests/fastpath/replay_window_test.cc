@@ -7,7 +7,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::replay_window_test {
 namespace {
 
 // What can still be told apart: all but one word, which is being slid over.
@@ -151,4 +151,4 @@ TEST(ReplayWindow, AgreesWithASetThatForgetsNothing) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::replay_window_test

@@ -5,7 +5,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::route_table_test {
 namespace {
 
 using testing::Below;
@@ -90,4 +90,4 @@ TEST(RouteTable, AgreesWithAModelThatLooksAtEveryPrefix) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::route_table_test

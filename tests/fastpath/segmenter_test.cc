@@ -8,7 +8,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::segmenter_test {
 namespace {
 
 using testing::BehindVnetHeader;
@@ -363,4 +363,4 @@ TEST(Segmenter, StaysWithinThePacketWhateverTheVnetHeaderSays) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::segmenter_test

@@ -8,7 +8,7 @@
 
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::session_table_test {
 namespace {
 
 TEST(SessionTable, FindsWhatWasInsertedUntilItIsErased) {
@@ -77,4 +77,4 @@ TEST(SessionTable, AgreesWithAMap) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::session_table_test

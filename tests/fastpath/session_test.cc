@@ -7,7 +7,7 @@
 
 #include "support/test_keys.h"
 
-namespace braid {
+namespace braid::session_test {
 namespace {
 
 TEST(LanePool, GivesSoManyStatesAndNoMore) {
@@ -76,4 +76,4 @@ TEST(LanePool, OfTheLargestServerIsReservedOnly) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::session_test

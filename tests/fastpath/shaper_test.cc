@@ -13,7 +13,7 @@
 
 #include "support/ip_header.h"
 
-namespace braid {
+namespace braid::shaper_test {
 namespace {
 
 constexpr size_t kPacketBytes = 1400;
@@ -399,4 +399,4 @@ TEST_F(ShaperTest, LimitsHoldWhateverHappens) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::shaper_test

@@ -4,7 +4,7 @@
 
 #include <set>
 
-namespace braid {
+namespace braid::socket_table_test {
 namespace {
 
 TEST(SocketTable, EverySocketOfAClientHasAnIdOfItsOwn) {
@@ -56,4 +56,4 @@ TEST(SocketTable, AGroupIsTakenAwayByItselfAndCanComeAgain) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::socket_table_test

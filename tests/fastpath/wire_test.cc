@@ -6,7 +6,7 @@
 #include <array>
 #include <vector>
 
-namespace braid {
+namespace braid::wire_test {
 namespace {
 
 constexpr Header kHeader{Kind::kData, 0x01020304,           0x05,       0xc6,
@@ -97,4 +97,4 @@ TEST(Wire, RefusesReservedFlags) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::wire_test

@@ -12,7 +12,7 @@
 #include "support/network.h"
 #include "support/worker_rig.h"
 
-namespace braid {
+namespace braid::worker_test {
 namespace {
 
 using testing::Buffer;
@@ -862,4 +862,4 @@ TEST_P(RealTun, CarriesAProgramsDatagramsInBothDirections) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::worker_test

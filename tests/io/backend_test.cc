@@ -27,7 +27,7 @@
 #include "support/network.h"
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::backend_test {
 namespace {
 
 using testing::Buffer;
@@ -859,4 +859,4 @@ TEST(MakeBackend, TakesTheOneThatWasAskedForAndSaysWhyItFellBack) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::backend_test

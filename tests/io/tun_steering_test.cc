@@ -19,7 +19,7 @@
 #include "support/network.h"
 #include "support/packets.h"
 
-namespace braid {
+namespace braid::tun_steering_test {
 namespace {
 
 using testing::Below;
@@ -217,4 +217,4 @@ TEST_F(TunSteeringTest, SteersRealTraffic) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tun_steering_test

@@ -12,7 +12,7 @@
 #include "base/limits.h"
 #include "support/network.h"
 
-namespace braid {
+namespace braid::udp_test {
 namespace {
 
 IpAddress Address(const char* text) { return *IpAddress::Parse(text); }
@@ -191,4 +191,4 @@ TEST(Udp, SteersLanesToTheirWorkersABondToItsOwnAndTheSlowLaneToTheLastSocket) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::udp_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid::linkem {
+namespace braid::linkem::command_test {
 namespace {
 
 using Kind = Command::Kind;
@@ -95,4 +95,4 @@ TEST(Trace, MistakesNameFileAndLine) {
 }
 
 }  // namespace
-}  // namespace braid::linkem
+}  // namespace braid::linkem::command_test

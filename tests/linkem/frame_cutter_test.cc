@@ -5,7 +5,7 @@
 
 #include "support/packets.h"
 
-namespace braid::linkem {
+namespace braid::linkem::frame_cutter_test {
 namespace {
 
 using testing::Buffer;
@@ -149,4 +149,4 @@ TEST(FrameCutter, RefusesWhatIsNoFrameAndWhatCannotBeCut) {
 }
 
 }  // namespace
-}  // namespace braid::linkem
+}  // namespace braid::linkem::frame_cutter_test

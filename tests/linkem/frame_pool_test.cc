@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-namespace braid::linkem {
+namespace braid::linkem::frame_pool_test {
 namespace {
 
 TEST(FramePool, GivesRoomForEverySizeAndTakesItBack) {
@@ -32,4 +32,4 @@ TEST(FramePool, IsBounded) {
 }
 
 }  // namespace
-}  // namespace braid::linkem
+}  // namespace braid::linkem::frame_pool_test

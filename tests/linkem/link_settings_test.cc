@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid::linkem {
+namespace braid::linkem::link_settings_test {
 namespace {
 
 TEST(LinkSettings, AreReadWithTheirUnits) {
@@ -79,4 +79,4 @@ TEST(LinkSettings, NothingIsSetWhenOneIsWrong) {
 }
 
 }  // namespace
-}  // namespace braid::linkem
+}  // namespace braid::linkem::link_settings_test

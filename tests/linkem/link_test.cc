@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-namespace braid::linkem {
+namespace braid::linkem::link_test {
 namespace {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 
 constexpr TimeNs kStart = 1'000 * kSecondNs;
 constexpr uint32_t kFrameBytes = 1500;
@@ -28,7 +28,7 @@ struct Delivery {
   TimeNs at_ns;  // since kStart
 };
 
-class LinkTest : public testing::Test {
+class LinkTest : public ::testing::Test {
  protected:
   void Make(const char* text) { link_ = std::make_unique<Link<int>>(Settings(text), random_); }
 
@@ -381,4 +381,4 @@ TEST(Link, OwnsItsFramesUntilTheyAreDeliveredOrLost) {
 }
 
 }  // namespace
-}  // namespace braid::linkem
+}  // namespace braid::linkem::link_test

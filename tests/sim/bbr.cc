@@ -19,9 +19,6 @@ constexpr uint64_t kRateRounds = 10;
 constexpr DurationNs kMinRttForNs = 10 * kSecondNs;
 constexpr DurationNs kProbeRttNs = 200 * kMillisecondNs;
 constexpr uint32_t kLeastWindow = 4;
-// Segments that a sender may hand over at once: a millisecond's, as segmentation offload makes
-// them.
-constexpr double kTrainSeconds = 0.001;
 constexpr double kLeastTrain = 2;
 constexpr double kMostTrain = 44;
 // What acknowledgements bring at once, beyond the rate, may be under way as well.

@@ -10,6 +10,8 @@
 namespace braid::sim {
 
 inline constexpr uint32_t kInitialWindow = 10;  // RFC 6928
+// A sender that paces sends so much at once, as segmentation offload makes it.
+inline constexpr double kTrainSeconds = 0.001;
 
 // What an acknowledgement told. The rate is a sample as in draft-cheng-iccrg-delivery-rate.
 struct AckSample {

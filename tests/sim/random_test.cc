@@ -7,7 +7,7 @@
 
 #include "sim/random_scenario.h"
 
-namespace braid::sim {
+namespace braid::sim::random_test {
 namespace {
 
 constexpr uint64_t kScenarios = 2000;
@@ -42,4 +42,4 @@ TEST(RandomScenarios, OfOneSeedAreTheSame) {
 }
 
 }  // namespace
-}  // namespace braid::sim
+}  // namespace braid::sim::random_test

@@ -13,7 +13,7 @@
 #include "sim/simulated_bond.h"
 #include "sim/tcp_flow.h"
 
-namespace braid::sim {
+namespace braid::sim::scenarios_test {
 namespace {
 
 // Mbit/s / ms one way / % lost / kB of queue.
@@ -33,7 +33,7 @@ constexpr double kPayloadShare = 1368.0 / 1502;
 constexpr DurationNs kWarmUpNs = 6 * kSecondNs;
 constexpr DurationNs kMeasuredNs = 10 * kSecondNs;
 
-class ScenarioTest : public testing::Test {
+class ScenarioTest : public ::testing::Test {
  protected:
   void Make(const std::string& links, BondingMode mode = BondingMode::kStripe, bool bare = false) {
     SimulatedBond::Settings settings;
@@ -118,7 +118,7 @@ struct Alone {
   double most_mbps;
 };
 
-class AloneTest : public ScenarioTest, public testing::WithParamInterface<Alone> {};
+class AloneTest : public ScenarioTest, public ::testing::WithParamInterface<Alone> {};
 
 std::string NameOf(const std::string& links, const std::string& what) {
   std::string name = what + "_";
@@ -136,15 +136,19 @@ TEST_P(AloneTest, SimulatedTcpDoesWhatTheRealOneDoes) {
   EXPECT_LE(mbps, alone.most_mbps);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Links, AloneTest,
-    testing::Values(Alone{"50/10/0/256", "cubic", 45, 48.5}, Alone{"50/10/0/256", "bbr", 43, 48.5},
-                    Alone{"20/30/1/256", "cubic", 1, 4}, Alone{"20/30/1/256", "bbr", 17, 19.5},
-                    Alone{"20/100/0/256", "cubic", 16, 19.5},
-                    Alone{"40/15/0.5/256", "cubic", 5, 11}, Alone{"40/15/0.5/256", "bbr", 34, 38.5},
-                    Alone{"300/5/0/1024", "cubic", 265, 290},
-                    Alone{"300/5/0/1024", "bbr", 255, 290}),
-    [](const auto& one) { return NameOf(one.param.links, one.param.congestion_control); });
+INSTANTIATE_TEST_SUITE_P(Links, AloneTest,
+                         ::testing::Values(Alone{"50/10/0/256", "cubic", 45, 48.5},
+                                           Alone{"50/10/0/256", "bbr", 43, 48.5},
+                                           Alone{"20/30/1/256", "cubic", 1, 4},
+                                           Alone{"20/30/1/256", "bbr", 17, 19.5},
+                                           Alone{"20/100/0/256", "cubic", 16, 19.5},
+                                           Alone{"40/15/0.5/256", "cubic", 5, 11},
+                                           Alone{"40/15/0.5/256", "bbr", 34, 38.5},
+                                           Alone{"300/5/0/1024", "cubic", 265, 290},
+                                           Alone{"300/5/0/1024", "bbr", 255, 290}),
+                         [](const auto& one) {
+                           return NameOf(one.param.links, one.param.congestion_control);
+                         });
 
 // --- TCP over several links at once ---
 
@@ -155,7 +159,7 @@ struct Striped {
   double least_mbps;
 };
 
-class StripedTest : public ScenarioTest, public testing::WithParamInterface<Striped> {};
+class StripedTest : public ScenarioTest, public ::testing::WithParamInterface<Striped> {};
 
 TEST_P(StripedTest, OneTcpFlowGetsWhatTheLinksCarry) {
   const Striped& striped = GetParam();
@@ -164,15 +168,14 @@ TEST_P(StripedTest, OneTcpFlowGetsWhatTheLinksCarry) {
 
 INSTANTIATE_TEST_SUITE_P(
     Links, StripedTest,
-    testing::Values(Striped{"A", kA, "cubic", 58}, Striped{"A", kA, "bbr", 59},
-                    Striped{"B", kB, "cubic", 166}, Striped{"B", kB, "bbr", 165},
-                    Striped{"C", kC, "cubic", 54}, Striped{"C", kC, "bbr", 59},
-                    Striped{"D", kD, "cubic", 168}, Striped{"D", kD, "bbr", 178},
-                    Striped{"E", kE, "cubic", 61}, Striped{"E", kE, "bbr", 67},
-                    Striped{"F", kF, "cubic", 305}, Striped{"F", kF, "bbr", 336},
-                    Striped{"Single", kSingle, "cubic", 40}, Striped{"Single", kSingle, "bbr", 39},
-                    Striped{"Three", kThree, "cubic", 67}, Striped{"Three", kThree, "bbr", 62},
-                    Striped{"Guard", kGuard, "cubic", 88}, Striped{"Guard", kGuard, "bbr", 86}),
+    ::testing::Values(
+        Striped{"A", kA, "cubic", 58}, Striped{"A", kA, "bbr", 59}, Striped{"B", kB, "cubic", 166},
+        Striped{"B", kB, "bbr", 165}, Striped{"C", kC, "cubic", 54}, Striped{"C", kC, "bbr", 59},
+        Striped{"D", kD, "cubic", 168}, Striped{"D", kD, "bbr", 178}, Striped{"E", kE, "cubic", 61},
+        Striped{"E", kE, "bbr", 67}, Striped{"F", kF, "cubic", 305}, Striped{"F", kF, "bbr", 336},
+        Striped{"Single", kSingle, "cubic", 40}, Striped{"Single", kSingle, "bbr", 39},
+        Striped{"Three", kThree, "cubic", 67}, Striped{"Three", kThree, "bbr", 62},
+        Striped{"Guard", kGuard, "cubic", 88}, Striped{"Guard", kGuard, "bbr", 86}),
     [](const auto& one) { return NameOf(one.param.name, one.param.congestion_control); });
 
 // --- The other modes ---
@@ -184,7 +187,7 @@ struct Moded {
   double quickest_link_mbps;
 };
 
-class ModeTest : public ScenarioTest, public testing::WithParamInterface<Moded> {
+class ModeTest : public ScenarioTest, public ::testing::WithParamInterface<Moded> {
  protected:
   static constexpr double kLeastShare = 0.85;
 };
@@ -206,9 +209,10 @@ TEST_P(ModeTest, RedundantIsAsGoodAsTheBestLink) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Links, ModeTest,
-                         testing::Values(Moded{"A", kA, "cubic", 50}, Moded{"A", kA, "bbr", 50},
-                                         Moded{"B", kB, "cubic", 100}, Moded{"B", kB, "bbr", 100},
-                                         Moded{"F", kF, "cubic", 300}, Moded{"F", kF, "bbr", 300}),
+                         ::testing::Values(Moded{"A", kA, "cubic", 50}, Moded{"A", kA, "bbr", 50},
+                                           Moded{"B", kB, "cubic", 100}, Moded{"B", kB, "bbr", 100},
+                                           Moded{"F", kF, "cubic", 300},
+                                           Moded{"F", kF, "bbr", 300}),
                          [](const auto& one) {
                            return NameOf(one.param.name, one.param.congestion_control);
                          });
@@ -227,7 +231,7 @@ TEST_F(ScenarioTest, ASilentLinkCostsAFewOfManySmallDatagrams) {
   EXPECT_LE(Watch(flow, 3 * kSecondNs).lost, 0.005);
 }
 
-class TcpTest : public ScenarioTest, public testing::WithParamInterface<const char*> {};
+class TcpTest : public ScenarioTest, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(TcpTest, GoesOnWhileALinkIsSilent) {
   Make(kA);
@@ -298,7 +302,7 @@ TEST_P(TcpTest, FlowsShareFairly) {
   EXPECT_GE(least, sum / 4 * 0.6);
 }
 
-INSTANTIATE_TEST_SUITE_P(ByCongestionControl, TcpTest, testing::Values("cubic", "bbr"),
+INSTANTIATE_TEST_SUITE_P(ByCongestionControl, TcpTest, ::testing::Values("cubic", "bbr"),
                          [](const auto& one) { return std::string(one.param); });
 
 TEST_F(ScenarioTest, ALinkThatFlapsCostsFewSmallDatagrams) {
@@ -325,7 +329,7 @@ struct Corrected {
   TrafficClass traffic_class;
 };
 
-class CorrectedTest : public ScenarioTest, public testing::WithParamInterface<Corrected> {
+class CorrectedTest : public ScenarioTest, public ::testing::WithParamInterface<Corrected> {
  protected:
   static constexpr DurationNs kForNs = 60 * kSecondNs;
   static constexpr uint32_t kPayloadBytes = 1200;
@@ -364,11 +368,11 @@ TEST_P(CorrectedTest, LittleStaysLostAndItCostsAFifthAtMost) {
 
 INSTANTIATE_TEST_SUITE_P(
     Links, CorrectedTest,
-    testing::Values(Corrected{"Repaired", "50/20/3", true, TrafficClass::kBulk},
-                    Corrected{"NotRepaired", "50/20/3", false, TrafficClass::kBulk},
-                    Corrected{"Realtime", "50/20/3", true, TrafficClass::kRealtime},
-                    Corrected{"TooFarForRepairs", "50/300/3", true, TrafficClass::kBulk},
-                    Corrected{"LittleLoss", "50/20/0.5", false, TrafficClass::kBulk}),
+    ::testing::Values(Corrected{"Repaired", "50/20/3", true, TrafficClass::kBulk},
+                      Corrected{"NotRepaired", "50/20/3", false, TrafficClass::kBulk},
+                      Corrected{"Realtime", "50/20/3", true, TrafficClass::kRealtime},
+                      Corrected{"TooFarForRepairs", "50/300/3", true, TrafficClass::kBulk},
+                      Corrected{"LittleLoss", "50/20/0.5", false, TrafficClass::kBulk}),
     [](const auto& one) { return std::string(one.param.name); });
 
 TEST_F(ScenarioTest, WhereNothingIsLostThereIsNoParity) {
@@ -404,7 +408,7 @@ struct NineTenths {
   double links_mbps;
 };
 
-class NineTenthsTest : public ScenarioTest, public testing::WithParamInterface<NineTenths> {};
+class NineTenthsTest : public ScenarioTest, public ::testing::WithParamInterface<NineTenths> {};
 
 TEST_P(NineTenthsTest, ArriveNearlyAll) {
   Make(GetParam().links);
@@ -417,8 +421,8 @@ TEST_P(NineTenthsTest, ArriveNearlyAll) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Links, NineTenthsTest,
-                         testing::Values(NineTenths{"A", kA, 70}, NineTenths{"F", kF, 400}),
+                         ::testing::Values(NineTenths{"A", kA, 70}, NineTenths{"F", kF, 400}),
                          [](const auto& one) { return std::string(one.param.name); });
 
 }  // namespace
-}  // namespace braid::sim
+}  // namespace braid::sim::scenarios_test

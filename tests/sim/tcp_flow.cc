@@ -17,8 +17,6 @@ constexpr DurationNs kLeastTailProbeNs = 2 * kMillisecondNs;
 constexpr uint32_t kDuplicateThreshold = 3;
 constexpr uint32_t kMostReorderingSteps = 255;
 constexpr size_t kEarlyRemembered = 8;
-// A sender that paces sends so much at once, as segmentation offload makes it.
-constexpr double kTrainSeconds = 0.001;
 constexpr double kMostTrainSegments = 44;
 
 std::unique_ptr<CongestionControl> Make(const std::string& name) {

@@ -14,7 +14,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 
-namespace braid {
+namespace braid::api_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -207,4 +207,4 @@ TEST(ApiTest, ParametersWhereNoneAreTakenAreRefused) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::api_test

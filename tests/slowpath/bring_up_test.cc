@@ -8,7 +8,7 @@
 #include <fstream>
 #include <map>
 
-namespace braid {
+namespace braid::bring_up_test {
 namespace {
 
 HostChange RuleOf(uint32_t priority) {
@@ -240,4 +240,4 @@ TEST_F(BringUpTest, OfAnotherBootOnlyFilesAreTakenBack) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::bring_up_test

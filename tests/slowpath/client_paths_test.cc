@@ -5,7 +5,7 @@
 
 #include <map>
 
-namespace braid {
+namespace braid::client_paths_test {
 namespace {
 
 using Change = ClientPaths::Change;
@@ -293,4 +293,4 @@ TEST_F(ClientPathsTest, AnAutomaticPathThatComesBackHasItsChangedOptions) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::client_paths_test

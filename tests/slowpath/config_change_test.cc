@@ -7,7 +7,7 @@
 
 #include "slowpath/config_json.h"
 
-namespace braid {
+namespace braid::config_change_test {
 namespace {
 
 using json = nlohmann::json;
@@ -83,4 +83,4 @@ TEST(ConfigChangeTest, JsonShowsWhatIsNotThereAsNull) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::config_change_test

@@ -12,7 +12,7 @@
 
 #include "slowpath/config_json.h"
 
-namespace braid {
+namespace braid::config_test {
 
 void PrintTo(const Mistake& mistake, std::ostream* out) { *out << DescribeMistake("", mistake); }
 
@@ -1044,4 +1044,4 @@ TEST_F(ConfigFileTest, ASocketThatIsTooLongWithItsFolderIsAMistake) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::config_test

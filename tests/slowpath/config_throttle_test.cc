@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace braid {
+namespace braid::config_throttle_test {
 namespace {
 
 using nlohmann::json;
@@ -131,4 +131,4 @@ TEST_F(ThrottleChange, MistakesNameTheMember) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::config_throttle_test

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace braid {
+namespace braid::control_protocol_test {
 namespace {
 
 using nlohmann::json;
@@ -290,4 +290,4 @@ TEST(ControlLinesTest, LineOfTheMaximalLengthPassesAndOneByteMoreDoesNot) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::control_protocol_test

@@ -25,7 +25,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "slowpath/control_client.h"
 
-namespace braid {
+namespace braid::control_server_test {
 namespace {
 
 using nlohmann::json;
@@ -86,7 +86,7 @@ class RawClient {
   int fd_;
 };
 
-class ControlServerTest : public testing::Test {
+class ControlServerTest : public ::testing::Test {
  protected:
   ControlServerTest() {
     char name[] = "/tmp/braid-control-XXXXXX";
@@ -568,4 +568,4 @@ TEST_F(ControlServerTest, ClientDoesNotWaitForEverForADaemonThatHangs) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::control_server_test

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace braid {
+namespace braid::cookie_test {
 namespace {
 
 using Buffer = std::vector<uint8_t>;
@@ -34,7 +34,7 @@ std::string ToHex(Bytes bytes) {
 Bytes Mac1Of(const Buffer& message) { return Bytes(message).last(kMacsBytes).first(kMacBytes); }
 Bytes Mac2Of(const Buffer& message) { return Bytes(message).last(kMacBytes); }
 
-class CookieTest : public testing::Test {
+class CookieTest : public ::testing::Test {
  protected:
   Buffer Stamp(TimeNs now, uint8_t path_id = 5) {
     Buffer message(kMessageBytes, 0x5a);
@@ -184,8 +184,8 @@ TEST_F(CookieTest, TheSecretBeforeStaysValidUntilTheNextRotation) {
         Row{kLife - 1, kLife - 1, 2 * kLife - 1, true}, Row{kLife - 1, kLife, 2 * kLife, false},
         Row{kLife, kLife, 3 * kLife - 1, true}, Row{kLife, kLife, 3 * kLife, false},
         Row{0, 0, 1000 * kLife, false}, Row{0, kLife, 1000 * kLife, false}}) {
-    SCOPED_TRACE(testing::Message() << row.issued / kSecondNs << " " << row.used / kSecondNs << " "
-                                    << row.checked / kSecondNs);
+    SCOPED_TRACE(::testing::Message() << row.issued / kSecondNs << " " << row.used / kSecondNs
+                                      << " " << row.checked / kSecondNs);
     CookieChecker checker(key_);
     Buffer reply(kCookieReplyBytes);
     Buffer unused(kCookieReplyBytes);
@@ -296,4 +296,4 @@ TEST_F(CookieTest, CookiesNeverLookAlike) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::cookie_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid {
+namespace braid::cpu_list_test {
 namespace {
 
 using Cpus = std::vector<int>;
@@ -50,4 +50,4 @@ TEST(CpuList, IsWrittenAsItIsRead) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::cpu_list_test

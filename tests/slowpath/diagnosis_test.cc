@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 
-namespace braid {
+namespace braid::diagnosis_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -304,4 +304,4 @@ TEST(Diagnosis, ADaemonThatRunsTellsOfItsPaths) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::diagnosis_test

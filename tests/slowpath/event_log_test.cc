@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace braid {
+namespace braid::event_log_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -109,4 +109,4 @@ TEST(EventLogTest, LaterDaemonsIdsAreHigher) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::event_log_test

@@ -5,7 +5,7 @@
 
 #include "base/bytes.h"
 
-namespace braid {
+namespace braid::flood_guard_test {
 namespace {
 
 constexpr TimeNs kStart = 1'000 * kSecondNs;
@@ -135,4 +135,4 @@ TEST(FloodGuard, OfIpv6TheNetworkCounts) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::flood_guard_test

@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-namespace braid {
+namespace braid::handshake_arena_test {
 namespace {
 
 constexpr int kThreads = 3;
@@ -177,4 +177,4 @@ TEST_F(HandshakeArenaTest, AJobOutlivesWhoAskedForIt) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::handshake_arena_test

@@ -8,12 +8,12 @@
 #include <filesystem>
 #include <fstream>
 
-namespace braid {
+namespace braid::handshake_counter_test {
 namespace {
 
 constexpr uint64_t kNow = 1'700'000'000'000'000'000;  // 2023
 
-class HandshakeCounterTest : public testing::Test {
+class HandshakeCounterTest : public ::testing::Test {
  protected:
   HandshakeCounterTest() {
     char name[] = "/tmp/braid-counter-XXXXXX";
@@ -106,4 +106,4 @@ TEST_F(HandshakeCounterTest, SaysWhenNothingCanBeKeptAndGoesByTheClock) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::handshake_counter_test

@@ -16,7 +16,7 @@
 #include "slowpath/cookie.h"
 #include "slowpath/handshake.h"
 
-namespace braid {
+namespace braid::handshake_probe_test {
 namespace {
 
 IpAddress Loopback() { return *IpAddress::Parse("127.0.0.1"); }
@@ -146,4 +146,4 @@ TEST(HandshakeProbe, APortWithoutAListenerRefuses) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::handshake_probe_test

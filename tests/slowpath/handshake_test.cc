@@ -7,7 +7,7 @@
 #include <map>
 #include <vector>
 
-namespace braid {
+namespace braid::handshake_test {
 namespace {
 
 using Buffer = std::vector<uint8_t>;
@@ -41,7 +41,7 @@ struct End {
   }
 };
 
-class HandshakeTest : public testing::Test {
+class HandshakeTest : public ::testing::Test {
  protected:
   HandshakeTest() {
     client_.Meet(server_, psk_);
@@ -459,4 +459,4 @@ TEST_F(HandshakeTest, UnderLoadTheSecondInitiationCarriesTheCookie) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::handshake_test

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace braid {
+namespace braid::health_test {
 namespace {
 
 using Component = HealthReport::Component;
@@ -166,4 +166,4 @@ TEST(Health, IsToldAsJson) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::health_test

@@ -7,7 +7,7 @@
 #include "support/network.h"
 #include "support/status_rig.h"
 
-namespace braid {
+namespace braid::health_watch_test {
 namespace {
 
 using testing::Await;
@@ -132,4 +132,4 @@ TEST(HealthWatch, SeesAWorkerThatDoesNotAnswer) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::health_watch_test

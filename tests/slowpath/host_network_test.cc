@@ -26,7 +26,7 @@ extern "C" int nl_send_auto(nl_sock* socket, nl_msg* message) {
   return next(socket, message);
 }
 
-namespace braid {
+namespace braid::host_network_test {
 namespace {
 
 using testing::InFreshNetwork;
@@ -186,4 +186,4 @@ TEST_F(HostNetworkTest, TheKillSwitchIsHeldAsItWasEngaged) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::host_network_test

@@ -11,7 +11,7 @@
 
 #include "slowpath/small_file.h"
 
-namespace braid {
+namespace braid::host_test {
 namespace {
 
 // Of the version 2 that the kernel takes: its owner, the user 1, its group and others may read.
@@ -141,4 +141,4 @@ TEST_F(HostTest, WhatSomebodyHasWrittenSinceStays) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::host_test

@@ -24,7 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "support/http_client.h"
 
-namespace braid {
+namespace braid::http_server_test {
 namespace {
 
 using nlohmann::json;
@@ -960,4 +960,4 @@ TEST_F(HttpServerTest, StreamsAreBounded) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::http_server_test

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-namespace braid {
+namespace braid::journal_test {
 namespace {
 
 IpPrefix Prefix(const char* text) { return IpPrefix::Parse(text).value(); }
@@ -127,4 +127,4 @@ TEST(HostChange, IsOnlyWhatBringUpMakes) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::journal_test

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-namespace braid {
+namespace braid::key_file_test {
 namespace {
 
 constexpr char kText[] = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
@@ -120,4 +120,4 @@ TEST_F(KeyFileTest, IsRefusedWhenItIsNotARegularFile) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::key_file_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid {
+namespace braid::latency_histogram_test {
 namespace {
 
 TEST(LatencyHistogramTest, NothingCountedIsNothing) {
@@ -55,4 +55,4 @@ TEST(LatencyHistogramTest, ClearForgets) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::latency_histogram_test

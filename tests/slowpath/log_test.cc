@@ -10,21 +10,21 @@
 #include <thread>
 #include <vector>
 
-namespace braid {
+namespace braid::log_test {
 namespace {
 
 constexpr char kTimePattern[] = R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)";
 
-class LogTest : public testing::Test {
+class LogTest : public ::testing::Test {
  protected:
   ~LogTest() override { (void)SetUpLog("info", LogFormat::kText); }
 
   // What reaches standard error while `write` runs, cut into lines.
   template <typename Write>
   std::vector<std::string> Capture(const Write& write) {
-    testing::internal::CaptureStderr();
+    ::testing::internal::CaptureStderr();
     write();
-    std::istringstream output(testing::internal::GetCapturedStderr());
+    std::istringstream output(::testing::internal::GetCapturedStderr());
     std::vector<std::string> lines;
     for (std::string line; std::getline(output, line);) lines.push_back(line);
     return lines;
@@ -116,4 +116,4 @@ TEST_F(LogTest, ThreadsDoNotMixTheirLines) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::log_test

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-namespace braid {
+namespace braid::measure_protocol_test {
 namespace {
 
 using nlohmann::json;
@@ -156,4 +156,4 @@ TEST(MeasureProtocolTest, OtherDatagramsAreNone) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::measure_protocol_test

@@ -16,7 +16,7 @@
 #include "slowpath/measure_client.h"
 #include "slowpath/measure_socket.h"
 
-namespace braid {
+namespace braid::measure_responder_test {
 namespace {
 
 constexpr double kShortSeconds = 0.05;
@@ -328,4 +328,4 @@ TEST_F(MeasureResponderTest, WhoIsStoppedBeforeThereWasSomethingTellsNothing) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::measure_responder_test

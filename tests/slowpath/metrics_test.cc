@@ -18,7 +18,7 @@
 #include "support/status_rig.h"
 #include "support/test_keys.h"
 
-namespace braid {
+namespace braid::metrics_test {
 namespace {
 
 using prometheus::ClientMetric;
@@ -453,4 +453,4 @@ TEST(Metrics, TheAlertsAskForNothingElse) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::metrics_test

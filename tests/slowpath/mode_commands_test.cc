@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace braid {
+namespace braid::mode_commands_test {
 namespace {
 
 using nlohmann::json;
@@ -21,4 +21,4 @@ TEST(ModeCommands, AModeIsGivenAloneOrAskedFor) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::mode_commands_test

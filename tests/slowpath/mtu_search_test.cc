@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-namespace braid {
+namespace braid::mtu_search_test {
 namespace {
 
 constexpr int kOverhead = 68;  // IPv4
@@ -232,4 +232,4 @@ TEST_F(MtuSearchTest, OnlyItsOwnTokenWithItsSizeIsAnAnswer) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::mtu_search_test

@@ -10,7 +10,7 @@
 #include "slowpath/host_files.h"
 #include "support/network.h"
 
-namespace braid {
+namespace braid::net_monitor_test {
 namespace {
 
 using testing::InFreshNetwork;
@@ -233,4 +233,4 @@ TEST(NetMonitor, FindsOutWhatTheKernelHadNoRoomToTell) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::net_monitor_test

@@ -19,7 +19,7 @@
 #include "io/vnet_header.h"
 #include "support/network.h"
 
-namespace braid {
+namespace braid::net_setup_test {
 namespace {
 
 using testing::InFreshNetwork;
@@ -204,4 +204,4 @@ TEST(LocalAddressTowards, IsThatOfTheWayThatWouldBeTaken) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::net_setup_test

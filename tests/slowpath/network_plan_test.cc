@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace braid {
+namespace braid::network_plan_test {
 namespace {
 
 IpPrefix Prefix(const char* text) { return IpPrefix::Parse(text).value(); }
@@ -141,4 +141,4 @@ TEST_F(NetworkPlanTest, ForNatForwardTheSourcesLinkAndTheOneItLeavesBy) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::network_plan_test

@@ -7,7 +7,7 @@
 
 #include "support/network.h"
 
-namespace braid {
+namespace braid::nft_monitor_test {
 namespace {
 
 using testing::InFreshNetwork;
@@ -92,4 +92,4 @@ TEST(NftMonitor, ManyElementsAreOneChange) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::nft_monitor_test

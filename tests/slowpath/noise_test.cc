@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-namespace braid {
+namespace braid::noise_test {
 namespace {
 
 using Json = nlohmann::json;
@@ -151,7 +151,7 @@ class Conversation {
   size_t next_ = 0;
 };
 
-class NoiseVectors : public testing::Test {
+class NoiseVectors : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!std::filesystem::is_directory(VectorFolder())) {
@@ -295,7 +295,7 @@ TEST(NoisePatternParse, RefusesWhatItDoesNotKnow) {
   }
 }
 
-class NoiseHandshake : public testing::Test {
+class NoiseHandshake : public ::testing::Test {
  protected:
   HandshakeState Side(NoiseRole role, const NoisePattern& pattern) {
     const bool initiator = role == NoiseRole::kInitiator;
@@ -410,4 +410,4 @@ TEST_F(NoiseHandshake, AnEphemeralKeyOfSmallOrderIsRefused) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::noise_test

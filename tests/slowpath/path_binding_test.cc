@@ -6,7 +6,7 @@
 #include <map>
 #include <tuple>
 
-namespace braid {
+namespace braid::path_binding_test {
 namespace {
 
 constexpr int kLo = 1, kEth = 2, kLte = 3, kDummy = 4;
@@ -163,4 +163,4 @@ TEST_F(PathBindingTest, TheRemoteIsTheFirstThatThePathLeadsTo) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::path_binding_test

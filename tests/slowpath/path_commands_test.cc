@@ -4,7 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace braid {
+namespace braid::path_commands_test {
 namespace {
 
 using nlohmann::json;
@@ -97,4 +97,4 @@ TEST(PathCommands, AChangeThatCannotBeNamesWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::path_commands_test

@@ -5,7 +5,7 @@
 
 #include <array>
 
-namespace braid {
+namespace braid::path_meter_test {
 namespace {
 
 constexpr size_t kPeers = 2;
@@ -185,4 +185,4 @@ TEST_F(PathMetersTest, AClockThatJumpsAheadGivesTheAverageOfTheWholeTime) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::path_meter_test

@@ -9,7 +9,7 @@
 
 #include "slowpath/small_file.h"
 
-namespace braid {
+namespace braid::path_quota_test {
 namespace {
 
 constexpr uint64_t kGb = 1'000'000'000;
@@ -276,4 +276,4 @@ TEST(QuotaText, IsReadAsItWasWritten) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::path_quota_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid {
+namespace braid::peer_address_test {
 namespace {
 
 IpPrefix Prefix(const char* text) { return *IpPrefix::Parse(text); }
@@ -51,4 +51,4 @@ TEST(PeerAddressTest, WhatIsAnothersOrOnesOwnIsNotIts) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::peer_address_test

@@ -12,7 +12,7 @@
 #include "support/simulated_end.h"
 #include "support/simulated_network.h"
 
-namespace braid {
+namespace braid::peers_test {
 namespace {
 
 using testing::Datagram;
@@ -2125,4 +2125,4 @@ TEST_F(TwoPaths, OptionsOfAPathReachTheWorkersOnceWhetherItIsUpOrNot) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::peers_test

@@ -9,7 +9,7 @@
 #include "io/unique_fd.h"
 #include "support/host_tree.h"
 
-namespace braid {
+namespace braid::process_usage_test {
 namespace {
 
 TEST(ProcessUsage, IsReadWhereTheKernelTellsItWhateverTheProcessIsCalled) {
@@ -59,4 +59,4 @@ TEST(ProcessUsage, WhatCannotBeReadIsNothing) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::process_usage_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace braid {
+namespace braid::restart_policy_test {
 namespace {
 
 TEST(RestartPolicyTest, WaitsLongerEachTimeAndGivesUp) {
@@ -36,4 +36,4 @@ TEST(RestartPolicyTest, SomebodyWhoWantsItTriedAnewGetsThat) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::restart_policy_test

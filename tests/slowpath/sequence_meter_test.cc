@@ -4,7 +4,7 @@
 
 #include <initializer_list>
 
-namespace braid {
+namespace braid::sequence_meter_test {
 namespace {
 
 SequenceMeter After(std::initializer_list<uint64_t> sequences) {
@@ -65,4 +65,4 @@ TEST(SequenceMeterTest, NumbersThatSomebodyMadeUpDoNoHarm) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::sequence_meter_test

@@ -7,7 +7,7 @@
 #include "support/host_tree.h"
 #include "support/network.h"
 
-namespace braid {
+namespace braid::settings_test {
 namespace {
 
 using testing::FakeEthtool;
@@ -123,4 +123,4 @@ TEST(Ethtool, ReadsAndSetsARealDevice) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::settings_test

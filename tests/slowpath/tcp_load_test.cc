@@ -5,7 +5,7 @@
 
 #include <array>
 
-namespace braid {
+namespace braid::tcp_load_test {
 namespace {
 
 TEST(TcpLoad, SendsSomethingHoweverLateItsThreadComes) {
@@ -27,4 +27,4 @@ TEST(TcpLoad, SendsSomethingHoweverLateItsThreadComes) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tcp_load_test

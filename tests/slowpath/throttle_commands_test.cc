@@ -7,7 +7,7 @@
 #include "support/simulated_end.h"
 #include "support/simulated_network.h"
 
-namespace braid {
+namespace braid::throttle_commands_test {
 namespace {
 
 using testing::SimulatedEnd;
@@ -65,4 +65,4 @@ TEST_F(ThrottleCommands, LimitsAreDescribedAsTheyAreGiven) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::throttle_commands_test

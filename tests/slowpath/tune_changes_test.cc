@@ -13,7 +13,7 @@
 #include <sstream>
 #include <stdexcept>
 
-namespace braid {
+namespace braid::tune_changes_test {
 namespace {
 
 using Outcome = ChangeResult::Outcome;
@@ -322,4 +322,4 @@ TEST_F(TuneChangesTest, WithoutAFileThereIsNothingToUndo) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tune_changes_test

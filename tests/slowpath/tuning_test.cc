@@ -11,7 +11,7 @@
 #include "support/fake_ethtool.h"
 #include "support/host_tree.h"
 
-namespace braid {
+namespace braid::tuning_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -386,4 +386,4 @@ TEST_F(TuningTest, FilesOfAnotherNetworkNamespaceAreNotBelieved) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tuning_test

@@ -10,7 +10,7 @@
 
 #include "support/network.h"
 
-namespace braid {
+namespace braid::tunnel_sockets_test {
 namespace {
 
 using testing::InFreshNetwork;
@@ -286,4 +286,4 @@ TEST(TunnelSockets, GroupsTellPathAndFamilyApart) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::tunnel_sockets_test

@@ -6,7 +6,7 @@
 
 #include <string>
 
-namespace braid {
+namespace braid::watchdog_test {
 namespace {
 
 constexpr TimeNs kNowNs = 1000 * kSecondNs;
@@ -53,4 +53,4 @@ TEST(Watchdog, TakesTheTimeoutFromTheEnvironmentUnlessItIsMeantForAnotherProcess
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::watchdog_test

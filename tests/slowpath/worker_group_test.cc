@@ -16,7 +16,7 @@
 #include "support/running_workers.h"
 #include "support/test_keys.h"
 
-namespace braid {
+namespace braid::worker_group_test {
 namespace {
 
 using testing::Await;
@@ -449,4 +449,4 @@ TEST(WorkerGroup, PinsEachWorkerToTheCpuThatItWasGiven) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::worker_group_test

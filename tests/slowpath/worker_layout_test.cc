@@ -10,7 +10,7 @@
 #include "slowpath/tunnel_links.h"
 #include "support/host_tree.h"
 
-namespace braid {
+namespace braid::worker_layout_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -223,4 +223,4 @@ TEST_F(TunnelLinksTest, TellTheirMemoryNodes) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::worker_layout_test

@@ -10,7 +10,7 @@
 
 #include "slowpath/noise.h"
 
-namespace braid {
+namespace braid::wycheproof_test {
 namespace {
 
 using Json = nlohmann::json;
@@ -79,4 +79,4 @@ TEST(Wycheproof, X25519) {
 }
 
 }  // namespace
-}  // namespace braid
+}  // namespace braid::wycheproof_test

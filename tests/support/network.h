@@ -3,7 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <linux/if.h>
+#include <net/if.h>
 #include <linux/ipv6.h>
 #include <netinet/in.h>
 #include <sched.h>
