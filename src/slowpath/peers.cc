@@ -96,12 +96,7 @@ Peers::~Peers() = default;
 
 // --- Who there is ---
 
-absl::StatusOr<PeerSlot> Peers::Add(const PeerConfig& config, const Key& preshared_key,
-                                    TimeNs now_ns) {
-  auto keys = PeerKeys::Create(options_.identity, config.public_key, preshared_key);
-  if (!keys.ok()) {
-    return absl::InvalidArgumentError("peer \"" + config.name + "\": public_key is no usable key");
-  }
+absl::StatusOr<PeerSlot> Peers::Add(const PeerConfig& config, PeerKeys keys, TimeNs now_ns) {
   const auto slot = TakeSlot(now_ns);
   if (!slot) {
     return absl::ResourceExhaustedError("peer \"" + config.name + "\": there is no room for it");
@@ -109,7 +104,7 @@ absl::StatusOr<PeerSlot> Peers::Add(const PeerConfig& config, const Key& preshar
   auto peer = std::make_unique<Peer>();
   peer->slot = *slot;
   peer->config = config;
-  peer->keys = std::make_shared<const PeerKeys>(*std::move(keys));
+  peer->keys = std::make_shared<const PeerKeys>(std::move(keys));
   peer->initiates = options_.role == Role::kClient;
   directory_.reset();
   all_.push_back(peer.get());

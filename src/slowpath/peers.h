@@ -247,9 +247,8 @@ class Peers {
   ~Peers();
 
   // A client's peers are reached over its paths, which are to be added for each; a server's come in
-  // over path ids that they choose. InvalidArgument: with such a key no agreement is possible;
-  // ResourceExhausted: there is no room.
-  absl::StatusOr<PeerSlot> Add(const PeerConfig& config, const Key& preshared_key, TimeNs now_ns);
+  // over path ids that they choose. ResourceExhausted: there is no room.
+  absl::StatusOr<PeerSlot> Add(const PeerConfig& config, PeerKeys keys, TimeNs now_ns);
   // Tells the peer that its session ends, and forgets it.
   void Remove(PeerSlot peer, TimeNs now_ns);
   // Everything but the keys.

@@ -19,6 +19,7 @@
 #include "slowpath/next_hop.h"
 #include "slowpath/path_commands.h"
 #include "slowpath/peer_address.h"
+#include "slowpath/peer_keys.h"
 #include "slowpath/predecessor.h"
 #include "slowpath/status.h"
 #include "slowpath/throttle_commands.h"
@@ -100,11 +101,11 @@ absl::Status Tunnel::ReadKeys() {
   if (!private_key.ok()) return private_key.status();
   identity_ = Identity::FromPrivate(*private_key);
   for (const PeerConfig& peer : config_.tunnel.peers) {
-    preshared_keys_.emplace_back();
-    if (peer.preshared_key_file.empty()) continue;
-    auto key = ReadKeyFile(peer.preshared_key_file);
-    if (!key.ok()) return key.status();
-    preshared_keys_.back() = *key;
+    const auto preshared_key = ReadPresharedKey(peer);
+    if (!preshared_key.ok()) return preshared_key.status();
+    auto keys = KeysTowards(peer, identity_, *preshared_key);
+    if (!keys.ok()) return keys.status();
+    peer_keys_.push_back(*std::move(keys));
   }
   auto aeads = ChooseAeads(config_.performance.aead);
   if (!aeads.ok()) return aeads.status();
@@ -238,10 +239,11 @@ absl::Status Tunnel::AddPeers() {
   options.rekey_after_packets = config_.security.rekey_after_packets;
   peers_.emplace(std::move(options), static_cast<PeerHost&>(*this));
   for (size_t i = 0; i < config_.tunnel.peers.size(); ++i) {
-    const auto slot = peers_->Add(config_.tunnel.peers[i], preshared_keys_[i], MonotonicNowNs());
+    const auto slot =
+        peers_->Add(config_.tunnel.peers[i], std::move(peer_keys_[i]), MonotonicNowNs());
     if (!slot.ok()) return slot.status();
   }
-  preshared_keys_.clear();
+  peer_keys_.clear();
   PublishRoutes();
   workers_.Tell({.type = Command::Type::kSetBond, .bond = bonding_});
   if (auto throttle = MakeThrottle(throttle_, *peers_, workers_.workers())) {
@@ -344,27 +346,20 @@ absl::StatusOr<Tunnel::PeerChanges> Tunnel::ComparePeers(const Config& next) con
   absl::flat_hash_map<Key, const Peer*> known;
   for (const Peer* peer : peers_->all()) known[peer->config.public_key] = peer;
   for (const PeerConfig& config : next.tunnel.peers) {
-    Secret preshared_key;
-    if (!config.preshared_key_file.empty()) {
-      auto key = ReadKeyFile(config.preshared_key_file);
-      if (!key.ok()) return key.status();
-      preshared_key = *key;
-    }
+    const auto preshared_key = ReadPresharedKey(config);
+    if (!preshared_key.ok()) return preshared_key.status();
     const auto found = known.find(config.public_key);
     const Peer* peer = found == known.end() ? nullptr : found->second;
     // What is under way from where a peer was would lead back there, so another session is begun.
-    if (peer != nullptr && peer->keys->preshared_key == preshared_key &&
+    if (peer != nullptr && peer->keys->preshared_key == *preshared_key &&
         peer->config.endpoints == config.endpoints) {
       if (!(peer->config == config)) changes.changed.push_back({peer->slot, config});
       known.erase(found);
       continue;
     }
-    const auto keys = PeerKeys::Create(identity_, config.public_key, preshared_key);
-    if (!keys.ok()) {
-      return absl::InvalidArgumentError("peer \"" + config.name +
-                                        "\": public_key is no usable key");
-    }
-    changes.added.push_back({config, preshared_key});
+    auto keys = KeysTowards(config, identity_, *preshared_key);
+    if (!keys.ok()) return keys.status();
+    changes.added.push_back({config, *std::move(keys)});
   }
   for (const auto& [key, peer] : known) changes.removed.push_back(peer->slot);
   if (changes.added.size() > peers_->room(MonotonicNowNs())) {
@@ -415,8 +410,8 @@ void Tunnel::ChangePeers(const PeerChanges& changes) {
     peers_->SetConfig(kept.slot, kept.config);
   }
   for (const PeerChanges::Added& added : changes.added) {
-    const auto slot = peers_->Add(added.config, added.preshared_key, now_ns);
-    if (!slot.ok()) {  // that there is room and that the key is good was seen
+    const auto slot = peers_->Add(added.config, added.keys, now_ns);
+    if (!slot.ok()) {  // that there is room was seen
       ReportProblem(std::string(slot.status().message()));
       continue;
     }

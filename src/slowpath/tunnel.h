@@ -90,7 +90,7 @@ class Tunnel final : private PeerHost {
   struct PeerChanges {
     struct Added {
       PeerConfig config;
-      Secret preshared_key;
+      PeerKeys keys;
     };
     struct Kept {
       PeerSlot slot = kNoPeer;
@@ -169,7 +169,7 @@ class Tunnel final : private PeerHost {
   std::vector<std::string> warnings_;
 
   Identity identity_;
-  std::vector<Secret> preshared_keys_;  // of the configuration's peers, until they are there
+  std::vector<PeerKeys> peer_keys_;  // of the configuration's peers, until they are there
   AeadSuite aeads_;
   std::optional<HandshakeCounter> counter_;
   std::optional<TunnelSockets> sockets_;

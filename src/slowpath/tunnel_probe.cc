@@ -23,6 +23,7 @@
 #include "slowpath/kill_switch.h"
 #include "slowpath/name_resolver.h"
 #include "slowpath/path_binding.h"
+#include "slowpath/peer_keys.h"
 #include "slowpath/small_file.h"
 
 namespace braid {
@@ -107,13 +108,9 @@ class Handshakes {
 
   absl::StatusOr<HandshakeAnswer> Ask(const HandshakeQuestion& question, const PeerConfig& peer) {
     if (absl::Status status = Prepare(); !status.ok()) return status;
-    Secret preshared_key{};
-    if (!peer.preshared_key_file.empty()) {
-      const auto key = ReadKeyFile(peer.preshared_key_file);
-      if (!key.ok()) return key.status();
-      preshared_key = *key;
-    }
-    const auto keys = PeerKeys::Create(*identity_, peer.public_key, preshared_key);
+    const auto preshared_key = ReadPresharedKey(peer);
+    if (!preshared_key.ok()) return preshared_key.status();
+    const auto keys = KeysTowards(peer, *identity_, *preshared_key);
     if (!keys.ok()) return keys.status();
     return AskForHandshake(question, *identity_, *keys,
                            [this] { return counter_->Next(WallNowNs()); });

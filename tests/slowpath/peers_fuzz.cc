@@ -72,6 +72,10 @@ PeersOptions OptionsFor(Role role, uint8_t private_key) {
 
 // A client and a server with a session; the client's next initiation and a sealed packet of it are
 // on their way.
+PeerKeys KeysOf(const Peers& end, const PeerConfig& peer) {
+  return PeerKeys::Create(end.options().identity, peer.public_key, Key{3}).value();
+}
+
 struct World {
   const Route client_at{Endpoint::Parse("192.0.2.10:40000").value(), {}, 0};
   const Route server_at{Endpoint::Parse("198.51.100.1:7700").value(), {}, 0};
@@ -86,10 +90,10 @@ struct World {
     PeerConfig config;
     config.name = "client";
     config.public_key = client.options().identity.public_key;
-    Check(server.Add(config, Key{3}, 0).ok());
+    Check(server.Add(config, KeysOf(server, config), 0).ok());
     config.name = "server";
     config.public_key = server.options().identity.public_key;
-    Check(client.Add(config, Key{3}, 0).ok());
+    Check(client.Add(config, KeysOf(client, config), 0).ok());
     client.AddPath(0, "link");
     client.SetPathRoute(0, 0, server_at, now_ns);
     client.Tick(now_ns);

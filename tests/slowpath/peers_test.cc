@@ -175,7 +175,7 @@ TEST_F(PeersTest, APeerThatComesWhileThisRunsIsAnswered) {
   server_.peers().Remove(0, network_.now_ns());
   Run(3 * kSecondNs);
   ASSERT_FALSE(client_.established());
-  const auto slot = server_.peers().Add(config, server_.preshared_key, network_.now_ns());
+  const auto slot = server_.peers().Add(config, server_.KeysOf(config), network_.now_ns());
   ASSERT_TRUE(slot.ok());
   EXPECT_EQ(*slot, 1u);  // the first one's rests
   EXPECT_TRUE(RunUntil(5 * kSecondNs, [this] {
@@ -189,15 +189,15 @@ TEST_F(PeersTest, ASlotIsUsedAgainWhenNobodySpeaksOfTheLastPeerAnyMore) {
   PeerConfig other;
   other.name = "other";
   other.public_key = server_.options.identity.public_key;
-  EXPECT_TRUE(
-      absl::IsResourceExhausted(server_.peers().Add(other, Key{}, network_.now_ns()).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      server_.peers().Add(other, server_.KeysOf(other), network_.now_ns()).status()));
   server_.peers().Remove(0, network_.now_ns());
   EXPECT_EQ(server_.peers().room(network_.now_ns()), 0u);
-  EXPECT_TRUE(
-      absl::IsResourceExhausted(server_.peers().Add(other, Key{}, network_.now_ns()).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(
+      server_.peers().Add(other, server_.KeysOf(other), network_.now_ns()).status()));
   Run(15 * kSecondNs);
   EXPECT_EQ(server_.peers().room(network_.now_ns()), 1u);
-  const auto slot = server_.peers().Add(other, Key{}, network_.now_ns());
+  const auto slot = server_.peers().Add(other, server_.KeysOf(other), network_.now_ns());
   ASSERT_TRUE(slot.ok());
   EXPECT_EQ(*slot, 0u);
   EXPECT_EQ(server_.peer().config.name, "other");
@@ -1042,7 +1042,8 @@ TEST_F(LateJobs, AHandshakeOfAPeerThatHasGoneMeanwhileComesToNothing) {
   PeerConfig config;
   config.name = "again";
   config.public_key = public_key;
-  ASSERT_TRUE(server_.peers().Add(config, Key{9}, network_.now_ns()).ok());
+  server_.preshared_key = Key{9};
+  ASSERT_TRUE(server_.peers().Add(config, server_.KeysOf(config), network_.now_ns()).ok());
   RunJobs();
   EXPECT_EQ(server_.drops(Drop::handshake_unknown_peer), 1u);
   EXPECT_EQ(server_.keypairs_known(), 0u);

@@ -63,6 +63,10 @@ class SimulatedEnd final : public PeerHost {
     known_.push_back(known);
   }
 
+  PeerKeys KeysOf(const PeerConfig& peer) const {
+    return PeerKeys::Create(options.identity, peer.public_key, preshared_key).value();
+  }
+
   // The process begins: nothing of an earlier one is left but the keys and the counter on disk.
   void Start() {
     Kill();
@@ -71,7 +75,7 @@ class SimulatedEnd final : public PeerHost {
     lanes.assign(known_.size() + 1, {});  // one may come later
     for (size_t slot = 0; slot < known_.size(); ++slot) {
       const Known& known = known_[slot];
-      ASSERT_TRUE(peers_->Add(known.config, preshared_key, network_.now_ns()).ok());
+      ASSERT_TRUE(peers_->Add(known.config, KeysOf(known.config), network_.now_ns()).ok());
     }
     for (size_t id = 0; options.role == Role::kClient && id < addresses.size(); ++id) {
       peers_->AddPath(static_cast<uint8_t>(id), "link" + std::to_string(id));
