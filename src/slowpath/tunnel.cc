@@ -38,6 +38,9 @@ constexpr auto kRetryCommandsAfter = std::chrono::milliseconds(1);
 constexpr int kStrayBuffers = 512;
 // Names, and what somebody has taken away of this machine's network.
 constexpr DurationNs kLookEveryNs = 5 * kSecondNs;
+// Who asks for the status again and again is told so old a one, unless something has happened: to
+// make it costs the workers, on whose processors this runs.
+constexpr DurationNs kKeepStatusNs = 50 * kMillisecondNs;
 
 // No more than there are handshakes to do at once.
 int HandshakeThreads(const Config& config) {
@@ -333,6 +336,7 @@ absl::Status Tunnel::Apply(Config next) {
   const bool has_other_limits = config_.throttle != next.throttle;
   if (has_other_limits) throttle_ = config_.throttle = std::move(next.throttle);
   config_.log = std::move(next.log);
+  status_.until_ns = 0;
   if (!peers->empty()) ChangePeers(*peers);
   if (has_other_limits || !peers->empty()) ChangeThrottle();
   ChangeBond(before);
@@ -722,8 +726,17 @@ uint64_t Tunnel::TunQueueDrops() {
   return tun_queue_drops_;
 }
 
+const std::string& Tunnel::StatusText() {
+  const TimeNs now_ns = MonotonicNowNs();
+  if (now_ns >= status_.until_ns || event_log_.last_id() != status_.last_event_id) {
+    status_ = {ToJsonText(DescribeStatus(Sources())), now_ns + kKeepStatusNs, event_log_.last_id()};
+  }
+  return status_.text;
+}
+
 ControlResult Tunnel::OnVerb(std::string_view verb, const nlohmann::json& params) {
-  if (verb == "status") return ToJsonText(DescribeStatus(Sources()));
+  if (verb == "status") return StatusText();
+  status_.until_ns = 0;  // this one may change what it tells
   if (verb == "health" || verb == "metrics") {
     const StatusSources sources = Sources();
     const HealthInputs health = health_.See(sources, network_problem_);

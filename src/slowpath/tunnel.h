@@ -132,6 +132,7 @@ class Tunnel final : private PeerHost {
   ControlResult OnPathVerb(std::string_view verb, const nlohmann::json& params);
   ControlResult DescribePeer(const nlohmann::json& params) const;
   uint64_t TunQueueDrops();
+  const std::string& StatusText();
 
   // PeerHost
   void SendDatagram(const Route& route, Bytes datagram) override;
@@ -186,6 +187,12 @@ class Tunnel final : private PeerHost {
   int steered_lanes_ = 0;  // that the steering program counts with
   DeviceMtu mtu_;
   uint64_t tun_queue_drops_ = 0;
+  // As it was told last, when nothing had happened since that event.
+  struct {
+    std::string text;
+    TimeNs until_ns = 0;
+    uint64_t last_event_id = 0;
+  } status_;
   std::unique_ptr<PacketPool> stray_pool_;
   DropCounters stray_drops_;
   WorkerGroup workers_;
