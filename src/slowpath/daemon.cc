@@ -295,11 +295,11 @@ ControlResult Daemon::Reload(bool only_show) {
   if (!loaded.config) {
     nlohmann::ordered_json details;
     for (const Mistake& mistake : loaded.mistakes) {
-      details["mistakes"].push_back(DescribeMistake(file_, mistake));
+      details["mistakes"].push_back(DescribeMistake(loaded.file, mistake));
     }
     return ControlError{ControlCode::kBadConfig,
                         "the configuration has mistakes, and nothing was changed: " +
-                            DescribeMistake(file_, loaded.mistakes.at(0)),
+                            DescribeMistake(loaded.file, loaded.mistakes.at(0)),
                         ToJsonText(details)};
   }
   const auto differences = CompareConfigs(config_, *loaded.config);
@@ -307,7 +307,7 @@ ControlResult Daemon::Reload(bool only_show) {
   result["changes"] = ToJson(differences);
   result["warnings"] = nlohmann::ordered_json::array();
   for (const Mistake& warning : loaded.warnings) {
-    result["warnings"].push_back(DescribeMistake(file_, warning));
+    result["warnings"].push_back(DescribeMistake(loaded.file, warning));
   }
   if (only_show) return ToJsonText(result);
   const auto fixed = std::find_if(differences.begin(), differences.end(),
@@ -315,7 +315,8 @@ ControlResult Daemon::Reload(bool only_show) {
   if (fixed != differences.end()) {
     return ControlError{
         ControlCode::kNeedsRestart,
-        file_ + ": " + fixed->pointer + " can only be changed by a restart, so nothing was changed",
+        loaded.file + ": " + fixed->pointer +
+            " can only be changed by a restart, so nothing was changed",
         ToJsonText(result)};
   }
   if (tunnel_ != nullptr) {
@@ -329,14 +330,14 @@ ControlResult Daemon::Reload(bool only_show) {
   }
   config_ = *std::move(loaded.config);
   for (const ConfigDifference& one : differences) {
-    spdlog::info("{}: {} is {} now, was {}", file_, one.pointer,
+    spdlog::info("{}: {} is {} now, was {}", loaded.file, one.pointer,
                  one.after.empty() ? "nothing" : one.after,
                  one.before.empty() ? "nothing" : one.before);
   }
   nlohmann::ordered_json pointers = nlohmann::ordered_json::array();
   for (const ConfigDifference& one : differences) pointers.push_back(one.pointer);
   event_log_.Publish("reload", {{"changes", pointers}});
-  spdlog::info("read {} again: {} differences", file_, differences.size());
+  spdlog::info("read {} again: {} differences", loaded.file, differences.size());
   return ToJsonText(result);
 }
 
