@@ -82,9 +82,16 @@ std::string Shell(const std::string& text) {
   return quoted + "'";
 }
 
-std::string StopCommand(const std::string& socket) {
-  if (socket == kDefaultControlSocket) return "braid stop";
-  return "braid stop --socket " + Shell(socket);
+std::string ReloadCommand(const std::string& socket) {
+  if (socket == kDefaultControlSocket) return "braid reload";
+  return "braid reload --socket " + Shell(socket);
+}
+
+// How systemd runs it, where the package's units look for it.
+std::string AsService(const std::string& config) {
+  const fs::path path = config;
+  if (path.parent_path() != kRootFolder) return "";
+  return " (as a service: systemctl enable --now braid@" + path.stem().string() + ")";
 }
 
 bool HasV6() {
@@ -318,12 +325,12 @@ void Initializer::TellCopy(const fs::path& folder, const std::vector<NewFile>& f
 
 void Initializer::TellServerRun(const std::string& where, const std::string& config) {
   told_.Step(absl::StrCat(where, " let UDP port ", server_.port,
-                          " in, wherever a firewall is, and start it:"),
+                          " in, wherever a firewall is, and start it", AsService(config), ":"),
              "braid run --config " + Shell(config));
 }
 
 void Initializer::TellClientRun(const std::string& where, const std::string& config) {
-  told_.Step(where + " start it:", "braid run --config " + Shell(config));
+  told_.Step(where + " start it" + AsService(config) + ":", "braid run --config " + Shell(config));
   told_.Step("Is it up? There:",
              absl::StrCat("ping ", server_.inner.AddressesOf(1).front().address.ToString(),
                           "; braid status; braid doctor --config ", Shell(config)));
@@ -460,8 +467,8 @@ absl::Status Initializer::AddToServer() {
                PeerJson(client_));
   }
   TellNat(*loaded.config);
-  told_.Step("Here: start the daemon again, so that it knows the client:",
-             StopCommand(loaded.config->control.socket) + "; braid run --config " + Shell(path));
+  told_.Step("Here: let the daemon read that, if it runs; all other sessions go on:",
+             ReloadCommand(loaded.config->control.socket));
   TellCopy(other, theirs, "client");
   TellClientRun("On the client:", absl::StrCat(kRootFolder, "/client.yaml"));
   std::cout << told_.Text() << std::flush;

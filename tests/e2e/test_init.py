@@ -48,6 +48,9 @@ class Init(LabTest):
 
     def bring_up(self, server_config, client_config):
         self.start(self.server, "server", server_config)
+        self.connect(client_config)
+
+    def connect(self, client_config):
         socket = self.start(self.client, "client", client_config)
         eventually(lambda: '"established": true' in run(
             natives.braid(), "status", "--json", "--socket", socket).stdout,
@@ -75,6 +78,7 @@ class Init(LabTest):
         server, client = f"{self.here}/server.yaml", f"{self.there}/client.yaml"
         self.assert_good(server, client)
         self.assertIn(f"braid run --config {server}\n", done.stdout)
+        self.assertIn("systemctl enable --now braid@client):", " ".join(done.stdout.split()))
         self.bring_up(server, client)
 
     def test_a_client_and_what_its_server_needs(self):
@@ -89,6 +93,7 @@ class Init(LabTest):
         self.init(self.server, "server", "--dir", self.here, "--endpoint", OUTER[4][1])
         server = f"{self.here}/server.yaml"
         os.chmod(server, 0o640)
+        socket = self.start(self.server, "server", server)
         done = self.init(self.server, "client", "--server-config", server, "--name", "second")
         self.assertEqual(stat.S_IMODE(os.stat(server).st_mode), 0o640)
         self.copy(done.stdout, self.there)
@@ -96,7 +101,9 @@ class Init(LabTest):
         self.assert_good(server, client)
         with open(client, encoding="ascii") as file:
             self.assertIn("10.77.0.3/24", file.read())
-        self.bring_up(server, client)
+        self.assertRegex(done.stdout, r"\n +braid reload\n")
+        run(natives.braid(), "reload", "--socket", socket)
+        self.connect(client)
         # The same name again changes nothing.
         with open(server, encoding="ascii") as file:
             before = file.read()
