@@ -124,7 +124,9 @@ def package():
             return found[0]
         for old in found:
             os.remove(old)
-        return run(os.path.join(natives.ROOT, "tools/package"), timeout=3600).stdout.strip()
+        # Without optimisation: it is made in half the time, and nothing here has to be fast.
+        return run("env", "DEB_BUILD_OPTIONS=noopt", os.path.join(natives.ROOT, "tools/package"),
+                   timeout=3600).stdout.strip()
 
 
 def _newer_than(path):

@@ -10,6 +10,7 @@ The client, or the server, is a machine of its own (machine.py): what systemd en
 import json
 import os
 import re
+import time
 
 import machine
 import natives
@@ -139,6 +140,44 @@ class Units(Installed):
         self.eventually_through_the_tunnel()
         self.machine.run("systemctl", "stop", UNIT)
         self.assert_as_before(self.before, self.client_ns)
+
+    def test_reload_asks_the_running_daemon(self):
+        self.set_up_machine()
+        self.configure()
+        self.server.start()
+        self.start()
+        self.eventually_through_the_tunnel()
+        first = self.machine.property(UNIT, "MainPID")
+        self.configure(extra={"throttle": {"total": {"rate_mbps": 50}}})
+        self.machine.run("systemctl", "reload", UNIT)
+        eventually(lambda: "rate_mbps" in json.dumps(self.status()["throttle"]), 10,
+                   "the limit is there")
+        self.machine.write("/etc/braid/office.json", "{")
+        self.machine.run("systemctl", "reload", UNIT)
+        eventually(lambda: "SIGHUP changed nothing" in self.machine.journal(UNIT), 10,
+                   "the mistake is told")
+        self.assertIn("/etc/braid/office.json", self.machine.journal(UNIT))
+        self.assertEqual((self.machine.property(UNIT, "ActiveState"),
+                          self.machine.property(UNIT, "MainPID")), ("active", first))
+        self.eventually_through_the_tunnel()
+
+    def test_the_watchdog_is_fed_while_all_is_well_and_not_when_it_hangs(self):
+        self.set_up_machine()
+        self.configure()
+        self.machine.write(f"/etc/systemd/system/{UNIT}.service.d/test.conf",
+                           "[Service]\nWatchdogSec=2\n")
+        self.machine.run("systemctl", "daemon-reload")
+        self.server.start()
+        self.start()
+        self.eventually_through_the_tunnel()
+        first = self.machine.property(UNIT, "MainPID")
+        time.sleep(6)
+        self.assertEqual(self.machine.property(UNIT, "NRestarts"), "0")
+        self.machine.run("kill", "-STOP", first)
+        eventually(lambda: self.machine.property(UNIT, "NRestarts") == "1" and
+                   self.machine.property(UNIT, "ActiveState") == "active", 60, "it runs again", 0.2)
+        self.assertIn("Watchdog timeout", self.machine.journal(UNIT))
+        self.eventually_through_the_tunnel()
 
     def test_a_resolv_conf_that_a_dhcp_client_replaces_is_written_again(self):
         self.set_up_machine({"network": {"dns": {"servers": ["10.77.0.1"]}}})
