@@ -16,7 +16,7 @@
 namespace braid {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 constexpr std::string_view kPrefix = "BRAID_";
 constexpr size_t kMaxIndexDigits = 6;
@@ -49,25 +49,25 @@ bool ComesBefore(const Override& left, const Override& right) {
 
 class Overlay {
  public:
-  Overlay(json& tree, Origins& origins, std::vector<Mistake>& mistakes)
+  Overlay(SortedJson& tree, Origins& origins, std::vector<Mistake>& mistakes)
       : tree_(tree), origins_(origins), mistakes_(mistakes) {}
 
   void Apply(const Override& from);
 
  private:
-  json* Enter(json& value, const std::string& step, const Override& from);
-  json* EnterList(json& list, const std::string& step, const Override& from);
+  SortedJson* Enter(SortedJson& value, const std::string& step, const Override& from);
+  SortedJson* EnterList(SortedJson& list, const std::string& step, const Override& from);
   void Wrong(std::string what, const Override& from) {
     mistakes_.push_back({.pointer = here_, .what = std::move(what), .variable = from.variable});
   }
 
-  json& tree_;
+  SortedJson& tree_;
   Origins& origins_;
   std::vector<Mistake>& mistakes_;
   std::string here_;
 };
 
-json* Overlay::EnterList(json& list, const std::string& step, const Override& from) {
+SortedJson* Overlay::EnterList(SortedJson& list, const std::string& step, const Override& from) {
   size_t index = 0;
   if (!IsIndex(step) || !absl::SimpleAtoi(step, &index) || index > list.size()) {
     Wrong(absl::StrCat("is a list of ", list.size(), "; its elements are addressed by 0 to ",
@@ -83,8 +83,8 @@ json* Overlay::EnterList(json& list, const std::string& step, const Override& fr
   return &list[index];
 }
 
-json* Overlay::Enter(json& value, const std::string& step, const Override& from) {
-  if (value.is_null()) value = IsIndex(step) ? json::array() : json::object();
+SortedJson* Overlay::Enter(SortedJson& value, const std::string& step, const Override& from) {
+  if (value.is_null()) value = IsIndex(step) ? SortedJson::array() : SortedJson::object();
   if (value.is_array()) return EnterList(value, step, from);
   if (!value.is_object()) {
     Wrong("is a single value; there is nothing inside it that could be set", from);
@@ -97,13 +97,13 @@ json* Overlay::Enter(json& value, const std::string& step, const Override& from)
 
 void Overlay::Apply(const Override& from) {
   here_.clear();
-  json* at = &tree_;
+  SortedJson* at = &tree_;
   for (const std::string& step : from.steps) {
     at = Enter(*at, step, from);
     if (at == nullptr) return;
   }
   origins_.Gave(here_, from.variable);
-  if (!json::accept(from.value)) {
+  if (!SortedJson::accept(from.value)) {
     *at = from.value;
     return;
   }
@@ -144,7 +144,7 @@ std::string Origins::Find(std::string pointer) const {
   return "";
 }
 
-void ApplyEnvironment(const Environment& environment, json& tree, Origins& origins,
+void ApplyEnvironment(const Environment& environment, SortedJson& tree, Origins& origins,
                       std::vector<Mistake>& mistakes) {
   std::vector<Override> overrides;
   for (const auto& [variable, value] : environment) {

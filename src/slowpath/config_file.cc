@@ -17,18 +17,18 @@
 namespace braid {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 constexpr size_t kMaxStepBytes = 64;
 
 // A value with all that is under it.
 struct Subtree {
-  json value;
+  SortedJson value;
   size_t weight = 1;
   size_t depth = 0;  // levels under it
 };
 
-Subtree Leaf(json value) {
+Subtree Leaf(SortedJson value) {
   const size_t bytes = value.is_string() ? value.get_ref<const std::string&>().size() : 0;
   return {std::move(value), 1 + bytes, 0};
 }
@@ -40,7 +40,7 @@ class TreeBuilder {
   TreeBuilder(std::string pointer, std::vector<Mistake>& mistakes)
       : pointer_(std::move(pointer)), mistakes_(mistakes) {}
 
-  bool Open(json empty_container);
+  bool Open(SortedJson empty_container);
   // Takes the innermost container out, to be added where it belongs.
   Subtree Close();
   bool Add(Subtree subtree);
@@ -50,7 +50,7 @@ class TreeBuilder {
   bool Stop(std::string what);
 
   bool expects_key() const { return !open_.empty() && open_.back().expects_key; }
-  json& root() { return root_; }
+  SortedJson& root() { return root_; }
 
  private:
   struct Container {
@@ -63,7 +63,7 @@ class TreeBuilder {
 
   const std::string pointer_;
   std::vector<Mistake>& mistakes_;
-  json root_;
+  SortedJson root_;
   std::vector<Container> open_;
   size_t weight_ = 0;
 };
@@ -72,7 +72,7 @@ std::string TreeBuilder::Here() const {
   std::string here = pointer_;
   for (const Container& container : open_) {
     if (container.expects_key) break;
-    const json& value = container.subtree.value;
+    const SortedJson& value = container.subtree.value;
     absl::StrAppend(&here, "/",
                     value.is_array() ? std::to_string(value.size()) : PointerStep(container.key));
   }
@@ -89,7 +89,7 @@ bool TreeBuilder::AddWeight(size_t weight) {
   return weight_ <= kMaxConfigWeight || Stop("the configuration is too large from here on");
 }
 
-bool TreeBuilder::Open(json empty_container) {
+bool TreeBuilder::Open(SortedJson empty_container) {
   if (expects_key()) return Stop("a key must be text, not a list or a section");
   if (open_.size() >= kMaxConfigDepth) {
     return Stop(absl::StrCat("is nested more than ", kMaxConfigDepth, " levels deep"));
@@ -159,7 +159,7 @@ std::string JsonErrorText(std::string_view text) {
   return kept;
 }
 
-class JsonEvents final : public nlohmann::json_sax<json> {
+class JsonEvents final : public nlohmann::json_sax<SortedJson> {
  public:
   JsonEvents(std::string_view text, TreeBuilder& builder, std::vector<Mistake>& mistakes)
       : text_(text), builder_(builder), mistakes_(mistakes) {}
@@ -170,14 +170,15 @@ class JsonEvents final : public nlohmann::json_sax<json> {
   bool number_unsigned(uint64_t value) override { return builder_.Add(Leaf(value)); }
   bool number_float(double value, const std::string&) override { return builder_.Add(Leaf(value)); }
   bool string(std::string& value) override { return builder_.Add(Leaf(std::move(value))); }
-  bool binary(json::binary_t&) override { return false; }
-  bool start_object(size_t) override { return builder_.Open(json::object()); }
+  bool binary(SortedJson::binary_t&) override { return false; }
+  bool start_object(size_t) override { return builder_.Open(SortedJson::object()); }
   bool key(std::string& value) override { return builder_.SetKey(std::move(value)); }
   bool end_object() override { return builder_.Add(builder_.Close()); }
-  bool start_array(size_t) override { return builder_.Open(json::array()); }
+  bool start_array(size_t) override { return builder_.Open(SortedJson::array()); }
   bool end_array() override { return builder_.Add(builder_.Close()); }
 
-  bool parse_error(size_t position, const std::string&, const json::exception& error) override {
+  bool parse_error(size_t position, const std::string&,
+                   const SortedJson::exception& error) override {
     const std::string_view before = text_.substr(0, position > 0 ? position - 1 : 0);
     const size_t newline = before.rfind('\n');
     const size_t line_start = newline == std::string_view::npos ? 0 : newline + 1;
@@ -196,12 +197,12 @@ class JsonEvents final : public nlohmann::json_sax<json> {
 
 // ---- YAML
 
-json PlainScalar(const std::string& text) {
+SortedJson PlainScalar(const std::string& text) {
   if (text == "true" || text == "True" || text == "TRUE") return true;
   if (text == "false" || text == "False" || text == "FALSE") return false;
   const bool may_be_number =
       !text.empty() && text.find_first_not_of("0123456789+-.eE") == std::string::npos;
-  if (may_be_number && json::accept(text)) return json::parse(text);
+  if (may_be_number && SortedJson::accept(text)) return SortedJson::parse(text);
   return text;
 }
 
@@ -228,7 +229,7 @@ class YamlEvents final : public YAML::EventHandler {
     const bool plain = tag == "?" || tag.empty();
     Demand(plain || tag == "!" || tag == "tag:yaml.org,2002:str" || RefuseTag());
     Demand(IsUtf8(text) || builder_.Stop("is not UTF-8"));
-    Add(Leaf(plain && !builder_.expects_key() ? PlainScalar(text) : json(text)), anchor);
+    Add(Leaf(plain && !builder_.expects_key() ? PlainScalar(text) : SortedJson(text)), anchor);
   }
 
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
@@ -241,13 +242,13 @@ class YamlEvents final : public YAML::EventHandler {
   void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
     mark_ = mark;
-    Open(json::array(), tag, anchor);
+    Open(SortedJson::array(), tag, anchor);
   }
   void OnSequenceEnd() override { Close(); }
   void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
     mark_ = mark;
-    Open(json::object(), tag, anchor);
+    Open(SortedJson::object(), tag, anchor);
   }
   void OnMapEnd() override { Close(); }
 
@@ -260,7 +261,7 @@ class YamlEvents final : public YAML::EventHandler {
 
   bool RefuseTag() { return builder_.Stop("has a tag (!); leave the tag out"); }
 
-  void Open(json empty_container, const std::string& tag, YAML::anchor_t anchor) {
+  void Open(SortedJson empty_container, const std::string& tag, YAML::anchor_t anchor) {
     Demand(tag.empty() || tag == "?" || tag == "!" || RefuseTag());
     Demand(builder_.Open(std::move(empty_container)));
     anchors_.push_back(anchor);
@@ -316,16 +317,16 @@ bool ParseYaml(std::string_view text, TreeBuilder& builder, std::vector<Mistake>
 
 }  // namespace
 
-std::optional<json> ParseJsonAt(std::string_view text, const std::string& pointer,
-                                std::vector<Mistake>& mistakes) {
+std::optional<SortedJson> ParseJsonAt(std::string_view text, const std::string& pointer,
+                                      std::vector<Mistake>& mistakes) {
   TreeBuilder builder(pointer, mistakes);
   JsonEvents events(text, builder, mistakes);
-  if (!json::sax_parse(text, &events)) return std::nullopt;
+  if (!SortedJson::sax_parse(text, &events)) return std::nullopt;
   return std::move(builder.root());
 }
 
-std::optional<json> ParseConfigTree(std::string_view text, ConfigFormat format,
-                                    std::vector<Mistake>& mistakes) {
+std::optional<SortedJson> ParseConfigTree(std::string_view text, ConfigFormat format,
+                                          std::vector<Mistake>& mistakes) {
   if (text.size() > kMaxConfigBytes) {
     mistakes.push_back({.what = absl::StrCat("is larger than ", kMaxConfigBytes, " bytes")});
     return std::nullopt;
@@ -345,9 +346,9 @@ std::string PointerStep(std::string_view key) {
 
 bool IsUtf8(const std::string& text) {
   try {
-    (void)json(text).dump();
+    (void)SortedJson(text).dump();
     return true;
-  } catch (const json::exception&) {
+  } catch (const SortedJson::exception&) {
     return false;
   }
 }

@@ -13,13 +13,13 @@
 namespace braid {
 namespace {
 
-using nlohmann::json;
+using SortedJson = nlohmann::json;
 
 constexpr size_t kMaxQuotedBytes = 64;
 
-const json kNothing;
+const SortedJson kNothing;
 
-std::string Show(const json& value) {
+std::string Show(const SortedJson& value) {
   if (value.is_null()) return "empty";
   if (value.is_array()) return "a list";
   if (value.is_object()) return "a section";
@@ -165,7 +165,7 @@ std::vector<Node> Node::List(size_t min, size_t max) const {
     Wrong(min == 1 ? "must have at least one element"
                    : absl::StrCat("must have at least ", min, " elements"));
   } else {
-    for (const json& element : *value_) {
+    for (const SortedJson& element : *value_) {
       elements.emplace_back(element, absl::StrCat(pointer_, "/", elements.size()), *report_);
     }
   }

@@ -12,7 +12,7 @@ namespace {
 using Component = HealthReport::Component;
 
 // In the order of the enumerators.
-constexpr std::array<std::string_view, 3> kNames = {"ok", "degraded", "failed"};
+constexpr std::array<std::string_view, 3> kHealthNames = {"ok", "degraded", "failed"};
 
 constexpr DurationNs kStuckNs = 3 * kSecondNs;
 constexpr DurationNs kLateNs = 500 * kMillisecondNs;
@@ -125,7 +125,7 @@ Component JudgeConfiguration(const HealthInputs& inputs) {
 
 }  // namespace
 
-std::string_view NameOf(Health health) { return kNames[static_cast<size_t>(health)]; }
+std::string_view NameOf(Health health) { return kHealthNames[static_cast<size_t>(health)]; }
 
 HealthReport JudgeHealth(const HealthInputs& inputs) {
   HealthReport report;

@@ -13,7 +13,7 @@
 namespace braid {
 namespace {
 
-constexpr char kName[] = "org.freedesktop.resolve1";
+constexpr char kBusName[] = "org.freedesktop.resolve1";
 constexpr char kPath[] = "/org/freedesktop/resolve1";
 constexpr char kInterface[] = "org.freedesktop.resolve1.Manager";
 constexpr uint64_t kPatienceUs = 2 * kSecondNs / kMicrosecondNs;
@@ -32,7 +32,7 @@ class Call {
  public:
   Call(sd_bus* bus, const char* method, int link) : bus_(bus), method_(method) {
     sd_bus_message* message = nullptr;
-    Note(sd_bus_message_new_method_call(bus, &message, kName, kPath, kInterface, method));
+    Note(sd_bus_message_new_method_call(bus, &message, kBusName, kPath, kInterface, method));
     message_.reset(message);
     if (message != nullptr) Note(sd_bus_message_append(message, "i", link));
   }
