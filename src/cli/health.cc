@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "cli/health_view.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "cli/tint.h"
 #include "slowpath/control_client.h"
@@ -29,7 +30,7 @@ struct HealthArguments {
 int Health(const HealthArguments& arguments) {
   const auto reply = CallControl(arguments.socket, "health", "{}", kHealthTimeout);
   if (!reply.ok()) {
-    std::cerr << "braid health: " << reply.status().message() << '\n';
+    Fail("health", reply.status());
     return kNoAnswer;
   }
   const auto health = nlohmann::ordered_json::parse(*reply);

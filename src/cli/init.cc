@@ -24,6 +24,7 @@
 #include "cli/cli.h"
 #include "cli/first_config.h"
 #include "cli/new_files.h"
+#include "cli/outcome.h"
 #include "cli/text_layout.h"
 #include "slowpath/config.h"
 #include "slowpath/config_values.h"
@@ -538,8 +539,7 @@ void AddInitCommand(CLI::App& app, int& exit_code) {
       app.add_subcommand("init", "Write a working pair of configurations, and say what to do next");
   command->require_subcommand(1);
   const auto run = [&exit_code](const absl::Status& status) {
-    if (!status.ok()) std::cerr << "braid init: " << status.message() << '\n';
-    exit_code = status.ok() ? 0 : 1;
+    exit_code = status.ok() ? 0 : Fail("init", status);
   };
 
   CLI::App* server = command->add_subcommand("server", "This machine is the server");

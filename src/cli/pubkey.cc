@@ -36,9 +36,9 @@ std::optional<Secret> ReadKeyFromInput() {
 int Pubkey() {
   const std::optional<Secret> key = ReadKeyFromInput();
   if (!key) {
-    std::cerr << "braid pubkey: standard input must be one private key, which is 32 bytes in "
-                 "base64, as \"braid keygen\" prints it\n";
-    return 1;
+    return Fail("pubkey",
+                "standard input must be one private key, which is 32 bytes in base64, as "
+                "\"braid keygen\" prints it");
   }
   std::cout << EncodeKey(KeyPair::FromPrivate(*key).public_key) << std::endl;
   return EndOutput("pubkey");
