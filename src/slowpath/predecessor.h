@@ -7,16 +7,16 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "base/clock.h"
 
 namespace braid {
 
 // `take()` again, for as long as it says AlreadyExists, but no longer than two seconds. Blocks.
 inline absl::Status TakeOver(absl::FunctionRef<absl::Status()> take) {
-  using Clock = std::chrono::steady_clock;
-  const auto give_up = Clock::now() + std::chrono::seconds(2);
+  const TimeNs give_up_ns = MonotonicNowNs() + 2 * kSecondNs;
   while (true) {
     absl::Status status = take();
-    if (!absl::IsAlreadyExists(status) || Clock::now() >= give_up) return status;
+    if (!absl::IsAlreadyExists(status) || MonotonicNowNs() >= give_up_ns) return status;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
 }

@@ -12,8 +12,8 @@ namespace {
 constexpr char kAccessList[] = "system.posix_acl_access";
 constexpr std::string_view kLabels[] = {"security.selinux", "security.SMACK64"};
 constexpr std::string_view kUsers = "user.";
-constexpr size_t kMaxXattrBytes = 64
-                                  << 10;  // of one value, and of all names; the kernel's own limit
+// Of one value, and of all names; the kernel's own limit.
+constexpr size_t kMaxXattrBytes = 64 << 10;
 
 bool IsLabel(std::string_view name) {
   return std::find(std::begin(kLabels), std::end(kLabels), name) != std::end(kLabels);
