@@ -1,8 +1,8 @@
-// Bounded lock-free queue: any number of threads push, any may pop; braid lets one pop. Full is an
-// answer, never a wait. After Vyukov's bounded MPMC queue: each slot carries the turn at which it
-// may next be written or read, so that a push is one compare-and-swap and a pop needs none of its
-// neighbours. The tail is read and moved with acquire and release: whoever sees a position also
-// sees that its slot was emptied for it, so "full" is never said of a ring that surely has room.
+// Bounded lock-free queue: any number of threads push, one pops. Full is an answer, never a wait.
+// After Vyukov's bounded MPMC queue: each slot carries the turn at which it may next be written or
+// read, so that a push is one compare-and-swap and a pop needs none of its neighbours. The tail is
+// read and moved with acquire and release: whoever sees a position also sees that its slot was
+// emptied for it, so "full" is never said of a ring that surely has room.
 #pragma once
 
 #include <algorithm>

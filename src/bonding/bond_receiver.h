@@ -37,7 +37,7 @@ class BondReceiver {
     uint64_t recovered = 0;          // made of parity, before they came
     uint64_t lost = 0;               // datagrams proven lost
     DurationNs held_for_ns = 0;      // all together
-    DurationNs longest_hold_ns = 0;  // since it was last asked for
+    DurationNs longest_hold_ns = 0;  // of any packet so far
   };
 
   BondReceiver(BondMemory& memory, uint16_t bond)

@@ -120,12 +120,6 @@ void FairQueue::DropOfLongest(PacketSlab& slab) {
   ++counters_.overflowed;
 }
 
-DurationNs FairQueue::waited_ns(const PacketSlab& slab, TimeNs now_ns) const {
-  const FlowId id = fresh_.first != kNoFlow ? fresh_.first : old_.first;
-  if (packets_ == 0 || id == kNoFlow || flows_[id].packets.empty()) return 0;
-  return now_ns - slab[flows_[id].packets.first()].time_ns;
-}
-
 void FairQueue::Clear(PacketSlab& slab) {
   for (Flow& flow : flows_) {
     for (SlotId id = Pop(slab, flow); id != kNoSlot; id = Pop(slab, flow)) slab.Return(id);

@@ -39,8 +39,6 @@ class FairQueue {
   bool empty() const { return packets_ == 0; }
   size_t packets() const { return packets_; }
   size_t bytes() const { return bytes_; }
-  // How long the packet that is next has waited; 0 when there is none.
-  DurationNs waited_ns(const PacketSlab& slab, TimeNs now_ns) const;
   const Counters& counters() const { return counters_; }
   // Gives everything back.
   void Clear(PacketSlab& slab);

@@ -91,32 +91,21 @@ void Bonds::ApplyOptions(PeerSlot peer, Bond& bond) {
   bond.receiver.SetReorderMax(options.reorder_max_ns);
 }
 
+// A limit alone makes no bond yet: the first packet does.
 void Bonds::OnPathsChanged(PeerSlot peer, Session& session) {
   const auto up = std::count_if(session.paths.begin(), session.paths.end(),
                                 [](const PathState& path) { return path.up; });
   const bool can = session.send_keypair != nullptr && session.send_keypair->bonds;
-  if (!can && session.bonded) SetBonded(peer, session, false);
-  if (can && (up > 1 || shaper_.Limits(peer))) SetBonded(peer, session, true);
+  const bool must = can && (up > 1 || shaper_.Limits(peer));
+  if (can && up > 1) Take(peer);
   Bond* bond = Find(peer);
+  // When one that is at work has become needless is for Review() to say.
+  if (must || !can || bond == nullptr) SetBonded(peer, must);
   if (bond == nullptr) return;
   for (uint8_t path = 0; path < kMaxPaths; ++path) {
     bond->sender.SetPath(path, session.paths[path].up, session.paths[path].options, state_.now_ns);
   }
   Touch(peer);
-}
-
-void Bonds::SetBonded(PeerSlot peer, Session& session, bool bonded) {
-  if (session.bonded == bonded) return;
-  session.bonded = bonded;
-  Take(peer);
-  for (int worker = 0; worker < state_.options.workers; ++worker) {
-    if (worker == state_.options.index) continue;
-    HandedPacket news;
-    news.from = HandedPacket::From::kBond;
-    news.peer = peer;
-    news.bonded = bonded;
-    state_.HandTo(worker, std::move(news), 0);
-  }
 }
 
 // Several paths are a bond's unless they carry more than one worker can send. A single one is when
@@ -128,19 +117,20 @@ void Bonds::Review(PeerSlot peer, Bond& bond) {
   if (session.send_keypair == nullptr || !session.send_keypair->bonds) return;
   const bool must = bond.sender.all_bonded() || shaper_.Limits(peer);
   const bool several = bond.sender.usable_paths() > 1;
-  if (session.bonded) {
+  if (state_.IsBonded(peer)) {
     const bool quiet = state_.now_ns >= bond.sender.active_until_ns() + kQuietNs;
     const bool free = bond.sender.free() && bond.sender.pause_ns(state_.now_ns) >= kPauseNs;
     const bool needless = bond.sender.unconstrained() || (!several && (quiet || free));
-    if (!must && needless) SetBonded(peer, session, false);
+    if (!must && needless) SetBonded(peer, false);
   } else if (bond.sender.constrained() || must || (several && !bond.sender.unconstrained()) ||
              (IsFar(session) && !bond.sender.free())) {
     bond.sender.Relearn(state_.now_ns);
-    SetBonded(peer, session, true);
+    SetBonded(peer, true);
   }
 }
 
 void Bonds::NoteDirect(PeerSlot peer) {
+  if (state_.sessions[peer]->send_keypair == nullptr) return;  // it has ended meanwhile
   Bond& bond = Take(peer);
   bond.sender.NoteDirect(state_.now_ns);
   Review(peer, bond);
@@ -149,13 +139,14 @@ void Bonds::NoteDirect(PeerSlot peer) {
 
 void Bonds::OnSessionEnd(PeerSlot peer) {
   if (Bond* bond = Find(peer)) bond->sender.Clear();
-  shaper_.Clear(peer);
+  state_.drops.Count(Drop::throttled_tx, shaper_.Clear(peer));
 }
 
 void Bonds::End(PeerSlot peer) {
   modes_[peer].reset();
+  SetBonded(peer, false);
   timers_.Set(peer, kNever);
-  shaper_.End(peer);
+  state_.drops.Count(Drop::throttled_tx, shaper_.End(peer));
   Bond* bond = std::exchange(bonds_[peer], nullptr);
   if (bond == nullptr) return;
   shown_[peer].store(nullptr, std::memory_order_release);
@@ -358,7 +349,7 @@ void Bonds::Show(PeerSlot peer, Bond& bond) {
     path.one_way_trend_ns_per_s.Set(rate.one_way_trend_ns_per_s());
     path.loss.Set(rate.loss());
   }
-  to.bonded.Set(state_.sessions[peer]->bonded);
+  to.bonded.Set(state_.IsBonded(peer));
   to.mode.Set(bond.sender.mode());
   const FairQueue& queue = bond.sender.queue();
   to.queued_packets.Set(bond.sender.waiting_packets());

@@ -87,6 +87,8 @@ class Bonds {
 
   // The peer was sent more than a little past its bond.
   void NoteDirect(PeerSlot peer);
+  // Whether what is sent to a peer that knows no bonds, and so has no queue, is within its limits.
+  bool Police(PeerSlot peer, size_t bytes) { return shaper_.Police(peer, bytes, state_.now_ns); }
   // The packet that the segmenter has begun with, cut.
   void Enqueue(PeerSlot peer, Session& session, Segmenter& segmenter);
 
@@ -124,8 +126,10 @@ class Bonds {
   void CountAllLanes(PeerSlot peer, BondReport& report) const;
   void SetTimer(PeerSlot peer, const Bond& bond);
   void Show(PeerSlot peer, Bond& bond);
-  // Tells the other workers whether they are to send to this peer themselves.
-  void SetBonded(PeerSlot peer, Session& session, bool bonded);
+  // Whether all workers are to send to this peer through its bond, or each by itself.
+  void SetBonded(PeerSlot peer, bool bonded) {
+    state_.bonded[peer].store(bonded, std::memory_order_relaxed);
+  }
 
   WorkerState& state_;
   Trains& trains_;

@@ -62,14 +62,12 @@ struct HandedPacket {
   enum class From : uint8_t {
     kTun,
     kNetwork,  // incoming
-    kBond,     // peer, bonded: who sends to it from now on; no packet
     kDirect,   // peer: it was sent more than a little without its bond; no packet
   };
   From from = From::kTun;
   PacketPtr packet;
   Incoming incoming{};
   PeerSlot peer = kNoPeer;
-  bool bonded = false;
 };
 
 // What the slow path tells a worker.
@@ -123,7 +121,7 @@ struct Event {
     kNeedHandshake,  // peer
     kOpened,         // peer, keypair_id: the first packet of some lane opened under this keypair
     kPeerClosed,     // peer, keypair_id
-    kNoSockets,      // group, bytes, length: why the worker could not add its sockets
+    kNoSockets,      // group, generation, bytes, length: why the worker could not add its sockets
     kDied,           // bytes, length: the worker's thread has ended, and why
   };
   Type type = Type::kNone;
@@ -131,6 +129,7 @@ struct Event {
   uint64_t keypair_id = 0;
   Route back{};
   uint16_t group = 0;
+  uint32_t generation = 0;
   uint16_t length = 0;
   std::array<uint8_t, kMaxDatagramBytes> bytes;
 

@@ -374,12 +374,12 @@ void Receiver::DeliverShaped() {
   if (shaper_.NextDue() > state_.now_ns) return;
   const size_t dropped = shaper_.Run(state_.now_ns, [this](PeerSlot peer, SlotId id) {
     if (held_slots_used_ == kMaxHeldSlots) FlushAll();
-    held_slots_[held_slots_used_++] = id;
     const MutableBytes plain = bonds_.slab().packet(id);
     InnerPacket inner;
     ParseInner(plain, inner);  // as it did when it came
     Deliver(*state_.sessions[peer], plain, inner,
             (bonds_.slab()[id].flags & kFlagPartialChecksum) != 0);
+    held_slots_[held_slots_used_++] = id;  // what it flushed had not borrowed this one
   });
   state_.drops.Count(Drop::throttled_rx, dropped);
 }

@@ -27,8 +27,8 @@ class Receiver {
   void DeliverShaped();
   TimeNs NextDue() const { return shaper_.NextDue(); }
   // The peer's session has ended.
-  void OnSessionEnd(PeerSlot peer) { shaper_.Clear(peer); }
-  void EndPeer(PeerSlot peer) { shaper_.End(peer); }
+  void OnSessionEnd(PeerSlot peer) { state_.drops.Count(Drop::throttled_rx, shaper_.Clear(peer)); }
+  void EndPeer(PeerSlot peer) { state_.drops.Count(Drop::throttled_rx, shaper_.End(peer)); }
   // For the slow path, at any time.
   const ShaperGauges* ShaperGaugesOf(PeerSlot peer) const { return shaper_.GaugesOf(peer); }
 

@@ -12,7 +12,6 @@ void Session::BeginAnew() {
   mtu = 0;
   active_path = 0;
   has_path = false;
-  bonded = false;
   paths = {};
   std::fill(lanes.begin(), lanes.end(), nullptr);
   handshake_asked_ns = 0;

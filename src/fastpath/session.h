@@ -1,6 +1,6 @@
 // A peer as one worker sees it: the keys to send under, the paths, and those of its lanes that the
-// worker owns. Nothing in it is shared with another worker; the slow path changes it by command and
-// reads only the counters.
+// worker owns. It is changed by that worker only; others read no more than the counters: the slow
+// path, which changes it by command, and the worker of the peer's bond.
 #pragma once
 
 #include <array>
@@ -63,7 +63,6 @@ struct Session {
   uint16_t mtu = 0;  // the largest inner packet that both ends agreed on
   uint8_t active_path = 0;
   bool has_path = false;
-  bool bonded = false;  // what goes to it goes to the worker that has its bond
   std::array<PathState, kMaxPaths> paths;
   std::vector<LaneState*> lanes;  // by lane / workers; nullptr until the lane's first packet
   TimeNs handshake_asked_ns = 0;
@@ -71,7 +70,7 @@ struct Session {
   TimeNs direct_since_ns = 0;
   uint32_t direct_packets = 0;
 
-  // Read by the slow path.
+  // Read by others.
   std::array<PathTraffic, kMaxPaths> traffic;
   Counter rx_bytes;  // of inner packets
   Counter tx_bytes;

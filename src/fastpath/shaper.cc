@@ -41,6 +41,22 @@ bool Shaper::Pass(PeerSlot peer, size_t bytes, TimeNs now_ns) {
   return true;
 }
 
+bool Shaper::Police(PeerSlot peer, size_t bytes, TimeNs now_ns) {
+  Queue& queue = Take(peer);
+  const uint64_t least_bytes = std::min(turns_.due_ns(), way_->turns.LeastOfOthers(worker_));
+  const uint64_t had_bytes = way_->turns.had_bytes();
+  if (way_->total == nullptr || least_bytes == SharedTurns::kNobody) {
+    queue.had_bytes = had_bytes;
+  } else {
+    queue.had_bytes = std::max(queue.had_bytes, had_bytes);
+    if (queue.had_bytes > least_bytes + AheadBytes()) return false;
+  }
+  if (!way_->Has(peer, now_ns)) return false;
+  way_->Take(peer, bytes, now_ns);
+  queue.had_bytes += bytes;
+  return true;
+}
+
 size_t Shaper::Enqueue(PeerSlot peer, SlotId id, const Delays& delays, TimeNs now_ns) {
   Queue& queue = Take(peer);
   const bool first = queue.packets.empty();
@@ -64,7 +80,8 @@ Shaper::Queue& Shaper::Take(PeerSlot peer) {
   return *queue;
 }
 
-// One peer's packets leave most of the worker's memory to others, however small they are.
+// One peer's packets leave most of the worker's memory to others, however small they are; and those
+// of all leave half of it to the bonds.
 void Shaper::SetBounds(PeerSlot peer, Queue& queue, const Delays& delays) {
   uint64_t bytes_per_s = UINT64_MAX;
   for (const TokenBucket* bucket : {way_->Of(peer), way_->total.get()}) {
@@ -74,7 +91,9 @@ void Shaper::SetBounds(PeerSlot peer, Queue& queue, const Delays& delays) {
       std::clamp(static_cast<size_t>(static_cast<double>(bytes_per_s) * kQueueSeconds),
                  kLeastQueueBytes, slab_.capacity() * slab_.packet_bytes() / 4);
   queue.packets.SetMostBytes(queue.most_bytes);
-  queue.packets.SetMostPackets(std::max(kLeastQueuePackets, (slab_.capacity() - slab_.used()) / 4));
+  const size_t half = slab_.capacity() / 2;
+  const size_t room = half - std::min(half, slab_.used());
+  queue.packets.SetMostPackets(std::max(kLeastQueuePackets, room / 4));
   // Where two packets take longer than that, they cannot wait for less.
   const DurationNs two_packets_ns = 2 * slab_.packet_bytes() * kSecondNs / bytes_per_s;
   queue.packets.SetDelays(std::max(delays.target_ns, two_packets_ns),
@@ -137,22 +156,25 @@ void Shaper::PublishTurn() {
   way_->turns.Publish(worker_, turns_.due_ns());  // kNever: nobody's
 }
 
-void Shaper::Clear(PeerSlot peer) {
+size_t Shaper::Clear(PeerSlot peer) {
   Queue* queue = queues_[peer];
-  if (queue == nullptr || queue->packets.empty()) return;
+  if (queue == nullptr || queue->packets.empty()) return 0;
+  const size_t dropped = queue->packets.packets();
   queue->packets.Clear(slab_);
+  CountDrops(*queue, dropped, 0);
   queue->excess_bytes = 0;
-  queue->gauges.waiting_bytes.store(0, std::memory_order_relaxed);
   waits_for_own_.Set(peer, kNever);
   turns_.Set(peer, kNever);
   if (way_ != nullptr && way_->total != nullptr) PublishTurn();
+  return dropped;
 }
 
-void Shaper::End(PeerSlot peer) {
-  if (queues_[peer] == nullptr) return;
-  Clear(peer);
+size_t Shaper::End(PeerSlot peer) {
+  if (queues_[peer] == nullptr) return 0;
+  const size_t dropped = Clear(peer);
   shown_[peer].store(nullptr, std::memory_order_release);
   pool_.Destroy(std::exchange(queues_[peer], nullptr));
+  return dropped;
 }
 
 }  // namespace braid

@@ -47,6 +47,8 @@ class Shaper {
   // Of a peer that Limits(): true when a packet may go on at once; it is counted then. Else it is
   // to be given to Enqueue().
   bool Pass(PeerSlot peer, size_t bytes, TimeNs now_ns);
+  // The same of a peer whose packets cannot wait, so that those who wait have their turns, too.
+  bool Police(PeerSlot peer, size_t bytes, TimeNs now_ns);
   // The slot's bytes and flow_hash are set. Returns how many packets were dropped, of the peer's
   // longest flow.
   size_t Enqueue(PeerSlot peer, SlotId id, const Delays& delays, TimeNs now_ns);
@@ -67,10 +69,10 @@ class Shaper {
   }
   void NoteRefused(PeerSlot peer) { queues_[peer]->gauges.refused.Add(1); }
 
-  // The peer's session has ended: nothing of it waits any more.
-  void Clear(PeerSlot peer);
-  // The peer is no more; the next of this slot has nothing of it.
-  void End(PeerSlot peer);
+  // The peer's session has ended: nothing of it waits any more. Returns how many packets did.
+  size_t Clear(PeerSlot peer);
+  // The peer is no more; the next of this slot has nothing of it. The same.
+  size_t End(PeerSlot peer);
 
   // For the slow path, at any time: nullptr when nothing of the peer has ever waited here.
   const ShaperGauges* GaugesOf(PeerSlot peer) const {

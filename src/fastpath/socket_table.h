@@ -24,6 +24,7 @@ struct WorkerSocket {
 // All that the workers get of one group. Made by the slow path, immutable from then on.
 struct SocketGroup {
   uint16_t group = 0;
+  uint32_t generation = 0;  // of those that have had this number
   std::vector<std::vector<WorkerSocket>> by_worker;
 };
 

@@ -38,47 +38,36 @@ void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
     return state_.AskForHandshake(peer, *session);
   }
 
-  if (state_.throttle != nullptr && state_.throttle->tx.Limits(peer)) {
-    if (keypair->bonds) {
-      session->bonded = true;
-    } else if (!Police(peer)) {
-      return state_.drops.Count(Drop::throttled_tx, segmenter_.segments());
-    }
+  const bool limited = state_.throttle != nullptr && state_.throttle->tx.Limits(peer);
+  if (limited && !keypair->bonds &&
+      !bonds_.Police(peer, segmenter_.segments() * segmenter_.segment_bytes())) {
+    return state_.drops.Count(Drop::throttled_tx, segmenter_.segments());
   }
-  if (session->bonded && !state_.HasBond(peer)) {
-    const uint64_t packets = segmenter_.segments();
-    if (handed) return state_.drops.Count(Drop::bad_lane, packets);
-    return state_.HandTo(state_.BondWorkerOf(peer),
-                         {HandedPacket::From::kTun, std::move(packet), {}}, packets);
-  }
+  const bool bonded = keypair->bonds && (limited || state_.IsBonded(peer));
   const auto lane_id = static_cast<uint8_t>(FlowHash(segmenter_.packet()) % keypair->lanes);
-  if (!session->bonded && !state_.Owns(lane_id)) {
+  const int worker = bonded ? state_.BondWorkerOf(peer) : lane_id % state_.options.workers;
+  // What was handed over for a bond that has ended meanwhile goes back; and what comes back is not
+  // handed over once more, if there is a bond again.
+  const bool stays = worker == state_.options.index || (handed && state_.Owns(lane_id));
+  if (!stays) {
     const uint64_t packets = segmenter_.segments();
-    // All agree on the lanes; but what was handed over for a bond may find that it has ended.
     if (handed && !state_.HasBond(peer)) return state_.drops.Count(Drop::bad_lane, packets);
-    return state_.HandTo(lane_id % state_.options.workers,
-                         {HandedPacket::From::kTun, std::move(packet), {}}, packets);
+    return state_.HandTo(worker, {HandedPacket::From::kTun, std::move(packet), {}}, packets);
   }
   if (segmenter_.segment_bytes() > session->mtu) return AnswerTooBig(*session);
   if (segmenter_.segments() == 1) {
     ClampMss(segmenter_.mutable_packet(), segmenter_.inner(), session->mtu,
              segmenter_.partial_checksum());
   }
-  if (session->bonded) return bonds_.Enqueue(peer, *session, segmenter_);
-  if (keypair->bonds) NoteDirect(peer, *session);
-  if (session->bonded && state_.HasBond(peer)) return bonds_.Enqueue(peer, *session, segmenter_);
+  if (!bonded && keypair->bonds) NoteDirect(peer, *session);
+  // It may just have begun.
+  if (state_.HasBond(peer) && (bonded || state_.IsBonded(peer))) {
+    return bonds_.Enqueue(peer, *session, segmenter_);
+  }
   if (!session->has_path) return state_.drops.Count(Drop::no_path, segmenter_.segments());
   LaneState* lane = state_.TakeLane(*session, lane_id);
   if (lane == nullptr) return state_.drops.Count(Drop::no_lane_state, segmenter_.segments());
   SendSegments(*session, *keypair, *lane);
-}
-
-// A peer that knows no bonds has none whose queue what is too much could wait in.
-bool Transmitter::Police(PeerSlot peer) {
-  const ThrottleWay& way = state_.throttle->tx;
-  if (!way.Has(peer, state_.now_ns)) return false;
-  way.Take(peer, segmenter_.segments() * segmenter_.segment_bytes(), state_.now_ns);
-  return true;
 }
 
 // The worker of the peer's bond watches what becomes of traffic that is more than a trickle: when

@@ -27,7 +27,6 @@ class Transmitter {
   void AfterFlush() { answers_used_ = 0; }
 
  private:
-  bool Police(PeerSlot peer);
   void NoteDirect(PeerSlot peer, Session& session);
   void SendSegments(Session& session, const Keypair& keypair, LaneState& lane);
   bool Prepare(const Keypair& keypair, const LaneRef& lane, size_t packets);

@@ -1,7 +1,7 @@
 #include "fastpath/worker.h"
 
 #include <pthread.h>
-#include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <future>
@@ -16,6 +16,9 @@ namespace {
 
 constexpr DurationNs kSleepNs = 60 * kSecondNs;  // nothing depends on it
 constexpr int kHandedPacketsPerBatch = 64;
+constexpr useconds_t kLookForEndUs = 200;
+constexpr useconds_t kTellAgainUs = 1000;
+constexpr int kTriesToTell = 1000;
 
 void ForbidAllocation(bool forbid) {
   if (braid_forbid_allocation != nullptr) braid_forbid_allocation(forbid ? 1 : 0);
@@ -34,7 +37,7 @@ Worker::Worker(const WorkerOptions& options, WorkerMailbox& mailbox)
       [](void* worker) { static_cast<Worker*>(worker)->CarryOutCommands(); }, this);
 }
 
-Worker::~Worker() { Stop(); }
+Worker::~Worker() { (void)Stop(); }
 
 absl::Status Worker::Start() {
   std::promise<absl::Status> ready;
@@ -49,15 +52,20 @@ absl::Status Worker::Start() {
   return status;
 }
 
-void Worker::Stop() {
-  if (!thread_.joinable()) return;
+bool Worker::Stop(DurationNs patience_ns) {
+  if (!thread_.joinable()) return true;
   Command stop;
   stop.type = Command::Type::kStop;
-  while (!ended_.load(std::memory_order_acquire) && !mailbox_.commands.TryPush(Command(stop))) {
-    sched_yield();
+  const TimeNs began_ns = MonotonicNowNs();
+  bool told = false;
+  while (!ended_.load(std::memory_order_acquire)) {
+    if (!told) told = mailbox_.commands.TryPush(Command(stop));
+    mailbox_.doorbell.Ring();
+    if (MonotonicNowNs() - began_ns >= patience_ns) return false;
+    usleep(kLookForEndUs);
   }
-  mailbox_.doorbell.Ring();
   thread_.join();
+  return true;
 }
 
 // By the thread's clock, so that the worker has nothing to count.
@@ -101,13 +109,22 @@ void Worker::RunUntilEnd() {
     ForbidAllocation(false);
   } catch (const std::exception& error) {
     ForbidAllocation(false);
-    Event event;
-    event.type = Event::Type::kDied;
-    event.SetText(error.what());
-    state_.Tell(std::move(event));
+    TellOfDeath(error.what());
   }
   state_.backend.reset();
   ended_.store(true, std::memory_order_release);
+}
+
+// Nothing else would tell of it, so it waits for room; not for a slow path that has gone.
+void Worker::TellOfDeath(const char* why) {
+  Event event;
+  event.type = Event::Type::kDied;
+  event.SetText(why);
+  for (int tries = 0; tries < kTriesToTell; ++tries) {
+    if (state_.options.slow_path->events.TryPush(Event(event))) break;
+    usleep(kTellAgainUs);
+  }
+  state_.options.slow_path->doorbell.Ring();
 }
 
 void Worker::Run() {
@@ -165,9 +182,6 @@ void Worker::TakeHandedPackets() {
         break;
       case HandedPacket::From::kDirect:
         bonds_.NoteDirect(handed.peer);
-        break;
-      case HandedPacket::From::kBond:
-        state_.sessions[handed.peer]->bonded = handed.bonded;
         break;
     }
   }
@@ -286,6 +300,7 @@ void Worker::AddSockets(const SocketGroup& group) {
     Event event;
     event.type = Event::Type::kNoSockets;
     event.group = group.group;
+    event.generation = group.generation;
     event.SetText(std::string(status.message()));
     state_.Tell(std::move(event));
     break;

@@ -23,8 +23,9 @@ class Worker final : private Backend::Sink {
 
   // Starts the thread and returns once it is ready, or with why it can't be.
   absl::Status Start();
-  // Ends it: a stop command, then join. Safe when not started.
-  void Stop();
+  // Ends it: a stop command, then join. Safe when not started. False when the thread has not ended
+  // within that time: it hangs, and neither it nor what it uses may be destroyed.
+  [[nodiscard]] bool Stop(DurationNs patience_ns = kNever);
 
   // What the slow path may read while the worker runs: counters, and what Start() has fixed.
   const WorkerState& state() const { return state_; }
@@ -37,6 +38,7 @@ class Worker final : private Backend::Sink {
  private:
   absl::Status Prepare();
   void RunUntilEnd();
+  void TellOfDeath(const char* why);
   void Run();
   void OnTunPacket(PacketPtr packet) override;
   void OnDatagrams(PacketPtr packet, const Arrival& arrival) override;

@@ -21,7 +21,8 @@ WorkerState::WorkerState(const WorkerOptions& worker_options)
       sessions_by_index(options.max_peers * kKeypairsPerPeer),
       sessions(options.max_peers),
       lane_pool(options.max_peers * LanesPerWorker(options)),
-      sockets(options.lanes, options.workers) {
+      sockets(options.lanes, options.workers),
+      bonded(options.max_peers) {
   for (auto& session : sessions) {
     session = std::make_unique<Session>();
     session->lanes.resize(LanesPerWorker(options));

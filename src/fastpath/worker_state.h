@@ -34,8 +34,8 @@ struct WorkerOptions {
   BackendChoice io = BackendChoice::kAuto;
   std::vector<WorkerSocket> sockets;      // to begin with
   std::vector<WorkerMailbox*> mailboxes;  // of all workers, by index
-  // All workers, for their counters; the vector is filled before the first one runs, and outlives
-  // them.
+  // All workers, which look at each other's bonds and counters; the vector is filled before the
+  // first one runs, and outlives them. May be nullptr for a single one.
   const std::vector<const WorkerState*>* group = nullptr;
   SlowPathMailbox* slow_path = nullptr;
 };
@@ -59,6 +59,12 @@ struct WorkerState {
     return static_cast<int>(peer % static_cast<PeerSlot>(options.workers));
   }
   bool HasBond(PeerSlot peer) const { return BondWorkerOf(peer) == options.index; }
+  // Whether what goes to the peer goes through its bond.
+  bool IsBonded(PeerSlot peer) const {
+    const auto worker = static_cast<size_t>(BondWorkerOf(peer));
+    const WorkerState& owner = HasBond(peer) ? *this : *(*options.group)[worker];
+    return owner.bonded[peer].load(std::memory_order_relaxed);
+  }
 
   // The socket to send `lane` through. -1 when the group does not exist.
   int SocketOf(uint16_t group, uint8_t lane) const { return sockets.Find(group, lane); }
@@ -84,6 +90,9 @@ struct WorkerState {
   std::vector<std::unique_ptr<Session>> sessions;  // by peer slot, also of slots without a peer
   LanePool lane_pool;
   SocketTable sockets;
+
+  // By peer slot, of the bonds of this worker; changed seldom. Read by the other workers.
+  std::vector<std::atomic<bool>> bonded;
 
   // Read by the slow path.
   DropCounters drops;

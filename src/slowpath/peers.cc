@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "bonding/fec_block.h"
 #include "fastpath/header_drop.h"
@@ -106,6 +107,9 @@ absl::StatusOr<PeerSlot> Peers::Add(const PeerConfig& config, PeerKeys keys, Tim
   peer->config = config;
   peer->keys = std::make_shared<const PeerKeys>(std::move(keys));
   peer->initiates = options_.role == Role::kClient;
+  if (peer->initiates && mode_by_command_) {
+    peer->wanted_mode = {*mode_by_command_, NewToken(), now_ns, false};
+  }
   directory_.reset();
   all_.push_back(peer.get());
   peers_[*slot] = std::move(peer);
@@ -130,14 +134,17 @@ size_t Peers::room(TimeNs now_ns) const {
   return options_.max_peers - peers_.size() + static_cast<size_t>(free);
 }
 
-void Peers::Remove(PeerSlot slot, TimeNs now_ns) {
-  Peer& peer = *peers_[slot];
-  SayGoodbye(peer, "it was removed", now_ns);
-  host_.Tell({.type = Command::Type::kEndPeer, .peer = slot});
-  std::erase(all_, &peer);
+// All at once: there may be very many.
+void Peers::Remove(const std::vector<PeerSlot>& slots, TimeNs now_ns) {
+  const absl::flat_hash_set<PeerSlot> going(slots.begin(), slots.end());
+  std::erase_if(all_, [&going](const Peer* peer) { return going.contains(peer->slot); });
+  for (const PeerSlot slot : slots) {
+    SayGoodbye(*peers_[slot], "it was removed", now_ns);
+    host_.Tell({.type = Command::Type::kEndPeer, .peer = slot});
+    peers_[slot].reset();
+    vacant_slots_.push_back({slot, now_ns + kSlotRestNs});
+  }
   directory_.reset();
-  peers_[slot].reset();
-  vacant_slots_.push_back({slot, now_ns + kSlotRestNs});
 }
 
 const std::shared_ptr<const PeerDirectory>& Peers::Directory() {
@@ -301,6 +308,7 @@ void Peers::TickGonePaths(Peer& peer, TimeNs now_ns) {
 // --- The bonding mode ---
 
 void Peers::SetMode(BondingMode mode, TimeNs now_ns) {
+  mode_by_command_ = mode;
   for (auto& peer : peers_) {
     if (peer == nullptr) continue;
     if (!peer->initiates) {

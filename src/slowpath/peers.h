@@ -249,8 +249,8 @@ class Peers {
   // A client's peers are reached over its paths, which are to be added for each; a server's come in
   // over path ids that they choose. ResourceExhausted: there is no room.
   absl::StatusOr<PeerSlot> Add(const PeerConfig& config, PeerKeys keys, TimeNs now_ns);
-  // Tells the peer that its session ends, and forgets it.
-  void Remove(PeerSlot peer, TimeNs now_ns);
+  // Tells the peers that their sessions end, and forgets them.
+  void Remove(const std::vector<PeerSlot>& peers, TimeNs now_ns);
   // Everything but the keys.
   void SetConfig(PeerSlot peer, const PeerConfig& config) { peers_[peer]->config = config; }
   // How many more there is room for.
@@ -419,6 +419,7 @@ class Peers {
     TimeNs free_ns;
   };
   std::deque<VacantSlot> vacant_slots_;  // those that are free first in front
+  std::optional<BondingMode> mode_by_command_;  // of SetMode(); also of peers that come later
   std::unordered_map<uint32_t, IndexEntry> by_index_;
   // The earliest first. Where a peer came forward, its entries for later are void: only the one
   // that its due_ns tells counts.

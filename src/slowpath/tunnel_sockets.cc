@@ -49,10 +49,10 @@ absl::StatusOr<std::vector<uint16_t>> TunnelSockets::AddPath(int path, const Pat
 }
 
 absl::StatusOr<std::shared_ptr<TunnelSockets::Group>> TunnelSockets::OpenClientGroup(
-    const PathBinding& binding, const IpAddress& address, uint16_t group,
-    SlowSocket& slow_socket) const {
+    const PathBinding& binding, const IpAddress& address, uint16_t group, SlowSocket& slow_socket) {
   auto made = std::make_shared<Group>();
   made->of_workers.group = group;
+  made->of_workers.generation = ++generations_;
   made->of_workers.by_worker.resize(static_cast<size_t>(workers_));
   UdpSocketOptions options{.address = address, .interface = binding.device};
   // One for each lane, one for the bonds of each worker, and the slow lane's.

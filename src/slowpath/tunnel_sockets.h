@@ -61,11 +61,12 @@ class TunnelSockets {
 
   absl::StatusOr<std::shared_ptr<Group>> OpenClientGroup(const PathBinding& binding,
                                                          const IpAddress& address, uint16_t group,
-                                                         SlowSocket& slow_socket) const;
+                                                         SlowSocket& slow_socket);
   absl::Status OpenServerGroup(const Endpoint& listen, uint16_t group);
 
   int lanes_ = 0;
   int workers_ = 0;
+  uint32_t generations_ = 0;  // of groups that were opened
   std::array<std::shared_ptr<Group>, kMaxSocketGroups> groups_;
   std::array<SlowSocket, kMaxSocketGroups> slow_;
   uint64_t drops_of_closed_ = 0;

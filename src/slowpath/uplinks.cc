@@ -160,7 +160,9 @@ void Uplinks::ClosePath(uint8_t id) {
   }
 }
 
-void Uplinks::Refuse(uint16_t group, std::string why) {
+void Uplinks::Refuse(uint16_t group, uint32_t generation, std::string why) {
+  const auto sockets = tunnel_.sockets.OfGroup(group);
+  if (sockets == nullptr || sockets->generation != generation) return;  // closed meanwhile
   const auto id = static_cast<uint8_t>(TunnelSockets::PathOfGroup(group));
   ClosePath(id);
   paths_.Refuse(id, std::move(why));

@@ -67,8 +67,8 @@ class Uplinks {
 
   // Bytes of the slow lane, with the headers of IP and UDP.
   void Count(const Route& route, size_t datagram_bytes);
-  // The workers could not use the sockets of this group.
-  void Refuse(uint16_t group, std::string why);
+  // The workers could not use the sockets of this group and generation.
+  void Refuse(uint16_t group, uint32_t generation, std::string why);
 
   // A peer came while this runs.
   void AddPeer(PeerSlot peer);

@@ -8,6 +8,7 @@ namespace braid {
 namespace {
 
 constexpr size_t kLeastSpareSlots = 64;
+constexpr DurationNs kPatienceNs = kSecondNs;
 
 BackendChoice ChoiceOf(const std::string& io) {
   if (io == "io_uring") return BackendChoice::kUring;
@@ -37,7 +38,7 @@ WorkerGroup::WorkerGroup(const std::vector<int>& cpus)
   for (size_t i = 0; i < cpus.size(); ++i) mailboxes_.push_back(std::make_unique<WorkerMailbox>());
 }
 
-WorkerGroup::~WorkerGroup() { Stop(); }
+WorkerGroup::~WorkerGroup() { (void)Stop(); }
 
 absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, int mtu,
                                 const TunnelSockets& sockets) {
@@ -68,13 +69,18 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, i
   return absl::OkStatus();
 }
 
-void WorkerGroup::Stop() {
-  for (auto& worker : workers_) worker->Stop();
+bool WorkerGroup::Stop() {
+  const TimeNs until_ns = MonotonicNowNs() + kPatienceNs;
+  for (auto& worker : workers_) {
+    const TimeNs now_ns = MonotonicNowNs();
+    if (!worker->Stop(until_ns - std::min(until_ns, now_ns))) return false;
+  }
   // What a worker put into another's mailbox after that one's end goes back while its pool lives.
   HandedPacket unread;
   for (auto& mailbox : mailboxes_) {
     while (mailbox->packets.TryPop(unread)) unread.packet.reset();
   }
+  return true;
 }
 
 void WorkerGroup::Tell(const Command& command) {

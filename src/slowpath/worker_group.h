@@ -26,7 +26,9 @@ class WorkerGroup {
   // `device` and `sockets` outlive the group.
   [[nodiscard]] absl::Status Start(const Config& config, const TunDevice& device, int mtu,
                                    const TunnelSockets& sockets);
-  void Stop();
+  // False when one has not ended within a second or so: it hangs, and the group may not be
+  // destroyed.
+  [[nodiscard]] bool Stop();
 
   // To every worker, in order; nothing is lost when a mailbox is full: commands wait then, and it
   // is for who gives them to give no more before Tick() has found room.

@@ -204,13 +204,6 @@ TEST_F(FairQueueTest, TakesFromTheLongestFlowWhenItIsFull) {
   EXPECT_EQ(left[2], 8);
 }
 
-TEST_F(FairQueueTest, TellsHowLongTheNextPacketHasWaited) {
-  EXPECT_EQ(queue_->waited_ns(slab_, now_ns_), 0u);
-  Put(1);
-  now_ns_ += 3 * kMillisecondNs;
-  EXPECT_EQ(queue_->waited_ns(slab_, now_ns_), 3 * kMillisecondNs);
-}
-
 TEST_F(FairQueueTest, GivesEverythingBackWhenItIsCleared) {
   for (uint32_t flow = 0; flow < 300; ++flow) Put(flow);
   queue_->Clear(slab_);

@@ -135,6 +135,15 @@ class ShaperTest : public ::testing::Test {
     }
   }
 
+  // The same of a peer that knows no bonds.
+  void OfferPolicedMbps(PeerSlot peer, double mbps, size_t at) {
+    const uint32_t flow = 1000 + peer;
+    owed_[flow] += mbps * static_cast<double>(kStepNs) / 8e3;
+    for (; owed_[flow] >= kPacketBytes; owed_[flow] -= kPacketBytes) {
+      if (workers_[at]->shaper.Police(peer, kPacketBytes, now_ns_)) Note(peer, flow, kPacketBytes);
+    }
+  }
+
   TimeNs now_ns_ = 1000 * kSecondNs;
   std::unique_ptr<Throttle> throttle_;
   std::vector<std::unique_ptr<WorkerOf>> workers_;
@@ -214,6 +223,31 @@ TEST_F(ShaperTest, TheLimitOfAllIsSharedAmongThoseThatWantToSend) {
   const TimeNs alone_ns = now_ns_;
   RunFor(2 * kSecondNs, [&] { OfferMbps(1, 200, 11); });
   EXPECT_NEAR(Mbps(1, alone_ns + kSecondNs), 90, 2);
+}
+
+TEST_F(ShaperTest, APeerWhosePacketsCannotWaitTakesItsTurnWithThoseThatDo) {
+  for (const size_t at : {0u, 1u}) {
+    Begin(2);
+    LimitAll(60);
+    Apply();
+    const TimeNs begin_ns = now_ns_;
+    RunFor(4 * kSecondNs, [&] {
+      OfferMbps(0, 100, 10, 0);
+      OfferPolicedMbps(1, 100, at);
+    });
+    EXPECT_LE(MostMbps({0, 1}), 60 * 1.03) << at;
+    EXPECT_NEAR(Mbps(0, begin_ns + kSecondNs), 30, 3) << at;
+    EXPECT_NEAR(Mbps(1, begin_ns + kSecondNs), 30, 3) << at;
+    // Alone it has everything, and then owes nothing.
+    RunFor(2 * kSecondNs, [&] { OfferPolicedMbps(1, 100, at); });
+    EXPECT_NEAR(Mbps(1, now_ns_ - kSecondNs), 60, 2) << at;
+    const TimeNs again_ns = now_ns_;
+    RunFor(2 * kSecondNs, [&] {
+      OfferMbps(0, 100, 10, 0);
+      OfferPolicedMbps(1, 100, at);
+    });
+    EXPECT_NEAR(Mbps(1, again_ns), 30, 4) << at;
+  }
 }
 
 TEST_F(ShaperTest, WorkersShareTheLimitOfAllByTheirPeers) {

@@ -263,5 +263,74 @@ TEST_P(ThrottleTest, WhenALimitEndsWhatWaitedGoesOn) {
   EXPECT_EQ(rig_.AllDrops(), 0u);
 }
 
+// Ten thousand idle clients cost nothing, and are sent to as before once the limit is gone.
+TEST_P(ThrottleTest, ALimitOfAllMakesNoBondsByItself) {
+  for (auto& [index, keys] : rig_.keypairs) keys->server.bonds = keys->client.bonds = true;
+  throttle_.tx.total = Slow();
+  Apply();
+  rig_.Tell({.type = Command::Type::kSetPathUp, .peer = 0, .path = 0, .up = true});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  for (const auto& worker : rig_.workers) EXPECT_EQ(worker->bonds().GaugesOf(0), nullptr);
+  rig_.Tell({.type = Command::Type::kSetThrottle, .throttle = nullptr});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  for (uint16_t i = 0; i < 6; ++i) {  // of more a bond would take notice
+    rig_.IntoTun(i % rig_.workers.size(), BuildPacket(ToPeer(static_cast<uint16_t>(1000 + i))));
+    const auto out = rig_.NextAtPeer();
+    ASSERT_TRUE(out) << i;
+    EXPECT_LT(out->header.lane, kRigLanes);
+  }
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+TEST_P(ThrottleTest, WhatStillWaitsWhenTheSessionEndsIsCounted) {
+  constexpr size_t kPackets = 40;
+  throttle_.rx.total = std::make_unique<TokenBucket>(RateLimit{1'000, kBurstBytes});
+  Apply();
+  for (size_t i = 0; i < kPackets; ++i) Send(rig_.first_keys(), 3, FromPeer(1000));
+  size_t passed = 0;
+  while (rig_.NextFromTun(200)) ++passed;
+  const Keypair* keys = &rig_.first_keys().server;
+  rig_.Tell({.type = Command::Type::kRemoveKeypair, .peer = 0, .keypair = keys});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  EXPECT_LT(passed, kPackets);
+  EXPECT_EQ(rig_.Drops(Drop::throttled_rx), kPackets - passed);
+}
+
+// What is handed over for a bond that ends, or comes back to one that has begun again, still goes.
+TEST_P(ThrottleTest, LimitsThatComeAndGoLoseNothing) {
+  constexpr size_t kPackets = 600;
+  for (auto& [index, keys] : rig_.keypairs) keys->server.bonds = keys->client.bonds = true;
+  throttle_.tx.total = std::make_unique<TokenBucket>(RateLimit{1'000'000'000, 1 << 20});
+  rig_.Tell({.type = Command::Type::kSetPathUp, .peer = 0, .path = 0, .up = true});
+  std::atomic<bool> done{false};
+  std::thread changes([&] {
+    while (!done) {
+      rig_.Tell({.type = Command::Type::kSetThrottle, .throttle = &throttle_});
+      rig_.Tell({.type = Command::Type::kSetThrottle, .throttle = nullptr});
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  });
+  size_t came = 0;
+  const auto take_all = [&](int timeout_ms) {
+    while (testing::WaitReadable(rig_.peer_socket.fd.get(), timeout_ms)) {
+      Buffer datagram(2048);
+      Arrival arrival{};
+      datagram.resize(ReceiveDatagram(rig_.peer_socket.fd.get(), datagram, arrival));
+      Header header{};
+      EXPECT_EQ(ReadHeader(datagram, header), HeaderVerdict::kOk);
+      if (header.kind == Kind::kData && header.path >> kPathCopyShift == 0) ++came;
+    }
+  };
+  for (size_t i = 0; i < kPackets; ++i) {
+    rig_.IntoTun(i % rig_.workers.size(), BuildPacket(ToPeer(static_cast<uint16_t>(1000 + i))));
+    take_all(0);
+  }
+  take_all(300);
+  done = true;
+  changes.join();
+  EXPECT_EQ(came, kPackets);
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
 }  // namespace
 }  // namespace braid::throttle_test

@@ -571,7 +571,7 @@ TEST_P(WorkerTest, WorkersStopOneAfterTheOtherUnderTraffic) {
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   const TimeNs begin_ns = MonotonicNowNs();
   for (auto& worker : rig_.workers) {
-    worker->Stop();
+    EXPECT_TRUE(worker->Stop());
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   EXPECT_LT(MonotonicNowNs() - begin_ns, 3 * kSecondNs);
@@ -711,7 +711,7 @@ TEST_P(ClientSockets, ComeAndGoByCommandUnderTraffic) {
   for (int round = 0; round < 30; ++round) {
     std::vector<UdpSocket> sockets;
     std::set<Endpoint> own;
-    SocketGroup group{kGroup, std::vector<std::vector<WorkerSocket>>(rig_.workers.size())};
+    SocketGroup group{kGroup, 3, std::vector<std::vector<WorkerSocket>>(rig_.workers.size())};
     for (int lane = 0; lane < kRigLanes; ++lane) {
       sockets.push_back(OpenUdp({loopback, 0, "", false, true}).value());
       own.insert(sockets.back().local);
@@ -755,12 +755,13 @@ TEST_P(ClientSockets, WithoutSocketsAPathSendsNothingAndCounts) {
 
 TEST_P(ClientSockets, ThatSocketsCouldNotBeAddedIsTold) {
   constexpr uint16_t kGroup = 7;
-  SocketGroup group{kGroup, std::vector<std::vector<WorkerSocket>>(rig_.workers.size())};
+  SocketGroup group{kGroup, 3, std::vector<std::vector<WorkerSocket>>(rig_.workers.size())};
   group.by_worker[0].push_back({1'000'000, kGroup, 0, false});  // no descriptor has this number
   rig_.Tell({.type = Command::Type::kAddSockets, .sockets = &group});
   const auto event = rig_.NextEvent(Event::Type::kNoSockets);
   ASSERT_TRUE(event);
   EXPECT_EQ(event->group, kGroup);
+  EXPECT_EQ(event->generation, 3u);
   EXPECT_GT(event->length, 10);
   ASSERT_TRUE(rig_.AwaitCommands());  // the others have looked at the group, too
   rig_.IntoTun(0, BuildPacket(ToPeer(1)));

@@ -157,7 +157,7 @@ TEST_F(PeersTest, ASessionIsEstablishedAndCarriesTraffic) {
 
 TEST_F(PeersTest, APeerThatIsRemovedIsToldAndForgotten) {
   Establish();
-  server_.peers().Remove(0, network_.now_ns());
+  server_.peers().Remove({0}, network_.now_ns());
   EXPECT_TRUE(server_.peers().all().empty());
   EXPECT_EQ(server_.keypairs_known(), 0u);
   EXPECT_EQ(server_.peers().indices_in_use(), 0u);
@@ -172,7 +172,7 @@ TEST_F(PeersTest, APeerThatComesWhileThisRunsIsAnswered) {
   PeerConfig config;
   config.name = "client";
   config.public_key = client_.options.identity.public_key;
-  server_.peers().Remove(0, network_.now_ns());
+  server_.peers().Remove({0}, network_.now_ns());
   Run(3 * kSecondNs);
   ASSERT_FALSE(client_.established());
   const auto slot = server_.peers().Add(config, server_.KeysOf(config), network_.now_ns());
@@ -191,7 +191,7 @@ TEST_F(PeersTest, ASlotIsUsedAgainWhenNobodySpeaksOfTheLastPeerAnyMore) {
   other.public_key = server_.options.identity.public_key;
   EXPECT_TRUE(absl::IsResourceExhausted(
       server_.peers().Add(other, server_.KeysOf(other), network_.now_ns()).status()));
-  server_.peers().Remove(0, network_.now_ns());
+  server_.peers().Remove({0}, network_.now_ns());
   EXPECT_EQ(server_.peers().room(network_.now_ns()), 0u);
   EXPECT_TRUE(absl::IsResourceExhausted(
       server_.peers().Add(other, server_.KeysOf(other), network_.now_ns()).status()));
@@ -1038,7 +1038,7 @@ TEST_F(LateJobs, AHandshakeOfAPeerThatHasGoneMeanwhileComesToNothing) {
   Start();
   ASSERT_TRUE(RunUntil(2 * kSecondNs, [this] { return !server_.jobs.empty(); }));
   const Key public_key = client_.options.identity.public_key;
-  server_.peers().Remove(0, network_.now_ns());
+  server_.peers().Remove({0}, network_.now_ns());
   PeerConfig config;
   config.name = "again";
   config.public_key = public_key;

@@ -393,7 +393,7 @@ TEST(WorkerGroup, SumsUpWhatItsWorkersCount) {
     EXPECT_EQ(tx_packets, kToPeer);
     EXPECT_EQ(handed_over, group.HandedOver());
     EXPECT_EQ(lanes.size(), size_t{kLanes});
-    group.Stop();
+    ASSERT_TRUE(group.Stop());
   });
 }
 
@@ -411,7 +411,7 @@ TEST(WorkerGroup, WorkersAnswerWhenTheyAreAskedForLifeAndSleepElse) {
     EXPECT_GT(before_ns, 0u);
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
     EXPECT_LT(group.TotalsOf(0).busy_ns - before_ns, 50 * kMillisecondNs) << "it does nothing";
-    group.Stop();
+    ASSERT_TRUE(group.Stop());
     EXPECT_EQ(group.TotalsOf(0).busy_ns, 0u);
   });
 }
@@ -420,7 +420,7 @@ TEST(WorkerGroup, TellsHowMuchWaitsForAWorker) {
   testing::InFreshNetwork([] {
     RunningWorkers running(ServerConfig(), Unpinned(1));
     WorkerGroup& group = running.group;
-    group.Stop();
+    ASSERT_TRUE(group.Stop());
     for (size_t number = 0; number < kInboxSlots + 3; ++number) group.Tell(Numbered(number));
     for (int i = 0; i < 5; ++i) EXPECT_TRUE(group.HandPacket(0, {}));
     EXPECT_EQ(group.TotalsOf(0).inbox_commands, kInboxSlots + 3u);
@@ -444,7 +444,7 @@ TEST(WorkerGroup, PinsEachWorkerToTheCpuThatItWasGiven) {
     for (size_t worker = 0; worker < cpus.size(); ++worker) {
       EXPECT_EQ(running.group.TotalsOf(static_cast<int>(worker)).cpu, cpus[worker]);
     }
-    running.group.Stop();
+    ASSERT_TRUE(running.group.Stop());
   });
 }
 

@@ -76,8 +76,12 @@ class WorkerRig {
       worker.io = options.io;
       for (auto& mailbox : mailboxes) worker.mailboxes.push_back(mailbox.get());
       worker.slow_path = &events;
+      worker.group = &states_;
       workers.push_back(std::make_unique<Worker>(worker, *mailboxes[static_cast<size_t>(i)]));
-      const absl::Status status = workers.back()->Start();
+      states_.push_back(&workers.back()->state());
+    }
+    for (auto& worker : workers) {
+      const absl::Status status = worker->Start();
       EXPECT_TRUE(status.ok()) << status;
     }
   }
@@ -92,7 +96,7 @@ class WorkerRig {
   }
 
   void Stop() {
-    for (auto& worker : workers) worker->Stop();
+    for (auto& worker : workers) EXPECT_TRUE(worker->Stop());
   }
 
   // --- The slow path ---
@@ -288,6 +292,7 @@ class WorkerRig {
 
  private:
   std::vector<UniqueFd> near_tun_;
+  std::vector<const WorkerState*> states_;
   uint64_t keypairs_made_ = 0;
 };
 
