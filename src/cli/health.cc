@@ -35,9 +35,8 @@ int Health(const HealthArguments& arguments) {
   }
   const auto health = nlohmann::ordered_json::parse(*reply);
   const bool colour = WantsColour(STDOUT_FILENO);
-  std::cout << (arguments.json ? health.dump(2) + '\n' : RenderHealth(health, colour))
-            << std::flush;
-  return std::cout ? ExitCodeOf(health) : kNoAnswer;
+  std::cout << (arguments.json ? health.dump(2) + '\n' : RenderHealth(health, colour));
+  return EndOutput("health") == 0 ? ExitCodeOf(health) : kNoAnswer;
 }
 
 }  // namespace

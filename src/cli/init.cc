@@ -114,7 +114,7 @@ class Initializer {
   absl::Status ChooseNetworks(Role here);
   absl::Status ChooseNat(Role here);
   void TakeEndpointsOfOthers(const fs::path& clients);
-  absl::Status PrepareFor(const Config& config);
+  absl::Status PrepareFor(const Config& config, const fs::path& folder);
   void MakeClientKeys();
   absl::Status CheckTexts() const;
   absl::Status Check(const std::string& name, const std::string& text) const;
@@ -312,16 +312,18 @@ std::vector<NewFile> Joined(std::vector<NewFile> a, const std::vector<NewFile>& 
   return a;
 }
 
-// One command that works whether or not the other machine has the folder, and keeps the modes.
+// One command that works whether or not the other machine has the folder, and keeps the modes. What
+// is there already, such as the keys of another tunnel, stays; and it belongs to who unpacks it.
 void Initializer::TellCopy(const fs::path& folder, const std::vector<NewFile>& files,
                            const char* to) {
   std::string names;
   for (const NewFile& file : files) names += " " + Shell(fs::path(file.path).filename());
-  told_.Step(absl::StrCat("Bring what is in ", folder.string(), " to the ", to,
-                          ", then delete it here: there are keys in it."),
-             absl::StrCat("tar -C ", Shell(folder), " -c", names, " | ssh root@",
-                          std::string(to) == "client" ? "CLIENT" : "SERVER", " 'mkdir -p ",
-                          kRootFolder, " && tar -C ", kRootFolder, " -x'"));
+  told_.Step(
+      absl::StrCat("Bring what is in ", folder.string(), " to the ", to,
+                   ", then delete it here: there are keys in it."),
+      absl::StrCat("tar -C ", Shell(folder), " -c", names, " | ssh root@",
+                   std::string(to) == "client" ? "CLIENT" : "SERVER", " 'mkdir -p ", kRootFolder,
+                   " && tar -C ", kRootFolder, " --keep-old-files --no-same-owner -x'"));
 }
 
 void Initializer::TellServerRun(const std::string& where, const std::string& config) {
@@ -399,7 +401,7 @@ void Initializer::TakeEndpointsOfOthers(const fs::path& clients) {
 }
 
 // What is to be known of a server that there is.
-absl::Status Initializer::PrepareFor(const Config& config) {
+absl::Status Initializer::PrepareFor(const Config& config, const fs::path& folder) {
   client_ = arguments_.client;
   client_.name = arguments_.name;
   for (const PeerConfig& peer : config.tunnel.peers) {
@@ -421,41 +423,62 @@ absl::Status Initializer::PrepareFor(const Config& config) {
   network_ = *std::move(network);
   server_.port = config.tunnel.listen.front().port;
   if (arguments_.endpoints.empty()) {
-    TakeEndpointsOfOthers(fs::path(arguments_.server_config).parent_path() / "clients");
+    TakeEndpointsOfOthers(folder / "clients");
   }
   if (absl::Status status = ReadEndpoints(Role::kServer); !status.ok()) return status;
   MakeClientKeys();
   return Check("client.yaml", ClientText(client_));
 }
 
+// With all that says whose it is and who may use it.
+absl::StatusOr<FileAttributes> FileAttributesOf(const std::string& path) {
+  struct stat now;
+  if (stat(path.c_str(), &now) != 0) return absl::ErrnoToStatus(errno, "is gone");
+  return FileAttributes{.mode = now.st_mode & 07777,
+                        .owner = now.st_uid,
+                        .group = now.st_gid,
+                        .xattrs = ReadXattrs(path)};
+}
+
 absl::Status Initializer::AddToServer() {
-  const std::string& path = arguments_.server_config;
   if (absl::Status status = CheckClientName(arguments_.name); !status.ok()) return status;
-  const LoadedConfig loaded = LoadConfig(path, {});
+  const LoadedConfig loaded = LoadConfig(arguments_.server_config, {});
   if (!loaded.config) {
-    return absl::InvalidArgumentError(DescribeMistake(path, loaded.mistakes.front()));
+    return absl::InvalidArgumentError(
+        DescribeMistake(arguments_.server_config, loaded.mistakes.front()));
   }
+  // A link stays: what it leads to is replaced. The names in it are those of the link's folder.
+  std::error_code error;
+  const fs::path resolved = fs::canonical(loaded.file, error);
+  const std::string path = error ? loaded.file : resolved.string();
   if (loaded.config->role != Role::kServer) {
     return absl::InvalidArgumentError(path + ": /mode: is not that of a server");
   }
-  if (absl::Status status = PrepareFor(*loaded.config); !status.ok()) return InFile(path, status);
+  const fs::path folder = fs::path(loaded.file).parent_path();
+  if (absl::Status status = PrepareFor(*loaded.config, folder); !status.ok()) {
+    return InFile(path, status);
+  }
   const auto text = ReadSmallFile(path, kMaxConfigBytes, FilePrivacy::kAny);
   if (!text.ok()) return InFile(path, text.status());
+  // The daemon reads its own private key, so it can read this one, too.
+  const std::string& private_key_file = loaded.config->security.private_key_file;
+  const auto like = FileAttributesOf(private_key_file);
+  if (!like.ok()) return InFile(private_key_file, like.status());
 
-  const fs::path folder = fs::path(path).parent_path();
   const fs::path other = folder / "clients" / client_.name;
   const std::vector<NewFile> theirs = ClientFiles(other);
   std::vector<NewFile> files = theirs;
-  files.push_back({folder / PresharedKeyFileOf(client_.name), EncodeKey(preshared_key_) + "\n"});
+  files.push_back({.path = folder / PresharedKeyFileOf(client_.name),
+                   .contents = EncodeKey(preshared_key_) + "\n",
+                   .owner = like->owner,
+                   .group = like->group});
   auto made = NewFiles::Create(files);
   if (!made.ok()) return made.status();
   const auto changed = AddClient(*text, client_);
   if (changed.ok()) {
-    struct stat now;
-    if (stat(path.c_str(), &now) != 0) return InFile(path, absl::ErrnoToStatus(errno, "is gone"));
-    const FileAttributes attributes{
-        .mode = now.st_mode & 07777, .owner = now.st_uid, .group = now.st_gid};
-    const absl::Status status = ReplaceSmallFile(path, *changed, attributes);
+    const auto attributes = FileAttributesOf(path);
+    if (!attributes.ok()) return InFile(path, attributes.status());
+    const absl::Status status = ReplaceSmallFile(path, *changed, *attributes);
     if (!status.ok()) return InFile(path, status);
     told_.Wrote(path, "has the client as a peer now");
   }

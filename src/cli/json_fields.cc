@@ -6,8 +6,11 @@
 #include "cli/text_layout.h"
 
 namespace braid {
+namespace {
 
 using Json = nlohmann::ordered_json;
+
+}  // namespace
 
 const Json& Field(const Json& object, const char* name) {
   static const Json kNull;

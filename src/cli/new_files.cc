@@ -27,15 +27,13 @@ absl::Status Failed(const std::string& path, const char* what) {
   return absl::ErrnoToStatus(error, path + ": " + what);
 }
 
-bool WriteAll(int fd, const std::string& contents) {
-  size_t done = 0;
-  while (done < contents.size()) {
-    const ssize_t written = write(fd, contents.data() + done, contents.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
-    done += static_cast<size_t>(written);
-  }
-  return fsync(fd) == 0;
+// The owner first: to give a file away takes bits of its mode.
+bool GiveTo(int fd, const NewFile& file) {
+  constexpr uid_t kAsItIs = static_cast<uid_t>(-1);
+  const uid_t owner = file.owner.value_or(kAsItIs);
+  const gid_t group = file.group.value_or(kAsItIs);
+  if ((file.owner || file.group) && fchown(fd, owner, group) != 0) return false;
+  return fchmod(fd, file.mode) == 0;
 }
 
 }  // namespace
@@ -78,7 +76,7 @@ absl::Status NewFiles::Make(const NewFile& file) {
   const UniqueFd fd(mkostemp(unnamed.data(), O_CLOEXEC));
   if (!fd) return Failed(file.path, "cannot be made");
   absl::Cleanup remove = [&] { unlink(unnamed.c_str()); };
-  if (!WriteAll(fd.get(), file.contents) || fchmod(fd.get(), file.mode) != 0) {
+  if (!WriteAll(fd.get(), file.contents) || fsync(fd.get()) != 0 || !GiveTo(fd.get(), file)) {
     return Failed(file.path, "cannot be written");
   }
   if (renameat2(AT_FDCWD, unnamed.c_str(), AT_FDCWD, file.path.c_str(), RENAME_NOREPLACE) != 0) {

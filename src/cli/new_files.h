@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct NewFile {
   std::string path;  // folders that are missing are made, for their owner alone
   std::string contents;
   uint32_t mode = 0600;
+  std::optional<uint32_t> owner = {};  // nothing: this process's
+  std::optional<uint32_t> group = {};
 };
 
 class NewFiles {

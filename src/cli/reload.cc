@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/cli.h"
+#include "cli/outcome.h"
 #include "cli/socket_option.h"
 #include "cli/text_layout.h"
 #include "slowpath/control_client.h"
@@ -23,7 +24,7 @@ struct ReloadArguments {
   bool json = false;
 };
 
-// "  ~ /tunnel/peers/hub/keepalive_s: 2.0 -> 5.0", "  + /tunnel/paths/lte: {…}", "  - …".
+// "  ~ /tunnel/peers/hub/keepalive_s: 2.0 -> 5.0", "  + /tunnel/paths/lte", "  - …".
 std::string RenderChanges(const Json& changes) {
   std::string text;
   for (const Json& change : changes) {
@@ -71,14 +72,12 @@ int Reload(const ReloadArguments& arguments) {
   const Json params = {{"only_show", arguments.only_show}};
   const auto reply = CallControl(arguments.socket, "reload", params.dump());
   if (!reply.ok()) {
-    std::cerr << RenderDetails(reply.status()) << "braid reload: " << reply.status().message()
-              << '\n';
-    return 1;
+    std::cerr << RenderDetails(reply.status());
+    return Fail("reload", reply.status());
   }
   const Json result = Json::parse(*reply);
-  std::cout << (arguments.json ? result.dump(2) + '\n' : Render(result, arguments.only_show))
-            << std::flush;
-  return std::cout ? 0 : 1;
+  std::cout << (arguments.json ? result.dump(2) + '\n' : Render(result, arguments.only_show));
+  return EndOutput("reload");
 }
 
 }  // namespace

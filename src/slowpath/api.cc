@@ -127,6 +127,16 @@ bool IsJson(std::string_view content_type) {
   return absl::AsciiStrToLower(absl::StripAsciiWhitespace(type)) == "application/json";
 }
 
+// Nothing, or {}: seen without reading what is long.
+bool IsEmptyObject(std::string_view body) {
+  constexpr size_t kMostBytes = 16;
+  if (body.empty()) return true;
+  if (body.size() > kMostBytes) return false;
+  std::string text(body);
+  std::erase_if(text, [](char c) { return absl::ascii_isspace(static_cast<unsigned char>(c)); });
+  return text == "{}";
+}
+
 // --- The OpenAPI document ---
 
 Json SchemaNamed(std::string_view name) {
@@ -142,7 +152,12 @@ Json TextContent(std::string_view type) {
 }
 
 Json ContentOf(const Operation& operation) {
-  if (operation.kind == OperationKind::kEvents) return TextContent("text/event-stream");
+  if (operation.kind == OperationKind::kEvents) {
+    Json content = TextContent("text/event-stream");
+    // OpenAPI 3.0 has no words for what is in a stream.
+    content["text/event-stream"]["x-data-of-each-event"] = SchemaNamed("Event");
+    return content;
+  }
   if (operation.kind == OperationKind::kMetrics) return TextContent("text/plain");
   return JsonContent(operation.result);
 }
@@ -268,15 +283,15 @@ std::variant<nlohmann::json, ApiRefusal> ReadApiParams(const ApiOperation& opera
                                                        std::string_view content_type,
                                                        std::string_view body) {
   nlohmann::json params = nlohmann::json::object();
-  if (!body.empty()) {
+  if (!operation.takes_body && !IsEmptyObject(body)) {
+    return Refuse(400, ControlCode::kBadParams, "this request takes no parameters in its body");
+  }
+  if (operation.takes_body && !body.empty()) {
     if (!IsJson(content_type)) {
       return Refuse(415, ControlCode::kUnsupportedMediaType,
                     "the body must be JSON, and be called application/json in Content-Type");
     }
     if (auto error = ParseControlParams(body, params)) return RefusalOf(*std::move(error));
-    if (!operation.takes_body && !params.empty()) {
-      return Refuse(400, ControlCode::kBadParams, "this request takes no parameters in its body");
-    }
   }
   for (const auto& [name, value] : operation.from_path.items()) params[name] = value;
   return params;

@@ -33,14 +33,14 @@ constexpr std::string_view kSchemas = R"json({
   "HealthStatus": {"type": "string", "enum": ["ok", "degraded", "failed"]},
   "Status": {
     "type": "object",
-    "required": ["state", "version", "mode", "device", "pid", "uptime_s", "warnings", "peers"],
+    "required": ["state", "version", "mode", "device", "pid", "warnings", "peers"],
     "properties": {
-      "state": {"type": "string"},
+      "state": {"type": "string", "enum": ["running", "stopped", "failed"]},
       "version": {"type": "string"},
       "mode": {"type": "string", "enum": ["client", "server"]},
       "device": {"type": "string"},
       "pid": {"type": "integer"},
-      "uptime_s": {"type": "number", "minimum": 0},
+      "uptime_s": {"type": "number", "minimum": 0, "description": "Of a tunnel that runs"},
       "io": {"type": "string"},
       "aead": {"type": "string"},
       "memory_rss_bytes": {"type": "integer", "minimum": 0},
@@ -113,7 +113,11 @@ constexpr std::string_view kSchemas = R"json({
     "properties": {
       "used_bytes": {"type": "integer", "minimum": 0},
       "limit_bytes": {"type": "integer", "minimum": 0},
-      "resets": {"type": "integer", "description": "Seconds since 1970"}
+      "resets": {
+        "type": "string",
+        "description": "The day, or what it waits for",
+        "example": "2026-12-01"
+      }
     }
   },
   "Metrics": {

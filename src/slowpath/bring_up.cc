@@ -1,11 +1,12 @@
 #include "slowpath/bring_up.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "slowpath/host_files.h"
 
 namespace braid {
 namespace {
@@ -13,20 +14,39 @@ namespace {
 constexpr char kJournalPrefix[] = "bring-up-";
 constexpr char kJournalSuffix[] = ".json";
 
+// What a write in place that failed leaves there: of ours, or of what was to come back.
+bool IsHalfWritten(const ReplacedFile& now, const ReplacedFile& made) {
+  const bool are_files =
+      now.existed && now.link_target.empty() && made.existed && made.link_target.empty();
+  return are_files && (made.ours.starts_with(now.before) || made.before.starts_with(now.before));
+}
+
 }  // namespace
 
 std::string JournalPath(const std::string& state_dir, const std::string& device) {
   return absl::StrCat(state_dir, "/", kJournalPrefix, device, kJournalSuffix);
 }
 
-std::vector<std::string> JournalsIn(const std::string& state_dir) {
+absl::StatusOr<std::vector<std::string>> JournalsIn(const std::string& state_dir) {
+  std::error_code error;
+  std::filesystem::directory_iterator names(state_dir, error);
   std::vector<std::string> journals;
-  for (const std::string& name : HostFiles().List(state_dir)) {
+  for (; !error && names != std::filesystem::directory_iterator(); names.increment(error)) {
+    const std::string name = names->path().filename().string();
     if (name.starts_with(kJournalPrefix) && name.ends_with(kJournalSuffix)) {
       journals.push_back(absl::StrCat(state_dir, "/", name));
     }
   }
+  if (error) return absl::ErrnoToStatus(error.value(), state_dir);
+  std::sort(journals.begin(), journals.end());
   return journals;
+}
+
+absl::Status BringUp::Do(Step step, const HostChange& change) {
+  const std::optional<JournalWriter>& writer = journal_.writer();
+  if (!writer || !std::holds_alternative<ReplacedFile>(change)) return (host_.*step)(change);
+  const FilesAs as(writer->user, writer->group);
+  return as.status().ok() ? (host_.*step)(change) : as.status();
 }
 
 absl::Status BringUp::Make(const HostChange& change) {
@@ -48,11 +68,11 @@ absl::Status BringUp::Make(const std::vector<HostChange>& wanted) {
   }
   if (absl::Status status = journal_.Note(wanted); !status.ok()) return status;
   for (size_t i = 0; i < wanted.size(); ++i) {
-    absl::Status status = host_.Make(wanted[i]);
+    absl::Status status = Do(&Host::Make, wanted[i]);
     if (status.ok()) continue;
     // What is there already is somebody else's; what failed may be half made.
     absl::Status undone;
-    if (!absl::IsAlreadyExists(status)) undone = host_.TakeBack(wanted[i]);
+    if (!absl::IsAlreadyExists(status)) undone = Do(&Host::TakeBack, wanted[i]);
     const size_t first = undone.ok() ? i : i + 1;
     const absl::Status struck = journal_.StrikeOut(
         std::vector<HostChange>(wanted.begin() + static_cast<std::ptrdiff_t>(first), wanted.end()));
@@ -94,9 +114,14 @@ absl::Status BringUp::ReplaceFile(const std::string& path, const std::string& co
     return other != nullptr && other->path == path;
   });
   if (made == changes().end()) return Make(*std::move(file));
+  const auto& before = std::get<ReplacedFile>(*made);
+  if (IsHalfWritten(*file, before)) {
+    file = before;
+    file->ours = contents;
+  }
   const HostChange now = *std::move(file);
   if (absl::Status status = journal_.Exchange(*made, now); !status.ok()) return status;
-  absl::Status status = host_.Make(now);
+  absl::Status status = Do(&Host::Make, now);
   if (status.ok()) return status;
   if (absl::Status undone = TakeBack({now}); !undone.ok()) {
     report_(std::string(undone.message()));
@@ -108,8 +133,9 @@ absl::Status BringUp::TakeBack(const std::vector<HostChange>& changes) {
   absl::Status first;
   std::vector<HostChange> over;
   for (auto change = changes.rbegin(); change != changes.rend(); ++change) {
-    const absl::Status status = host_.TakeBack(*change);
+    const absl::Status status = Do(&Host::TakeBack, *change);
     if (!status.ok()) report_(std::string(status.message()));
+    if (IsChangedSince(status)) changed_since_.push_back(*change);
     if (status.ok() || IsChangedSince(status)) {
       over.push_back(*change);
     } else if (first.ok()) {
@@ -127,7 +153,7 @@ absl::Status BringUp::TakeBackAll() {
   const bool same_boot = journal_.where().boot == here.boot;
   const bool same_network = journal_.where().network_namespace == here.network_namespace;
   if (same_boot && same_network) return TakeBack(std::vector<HostChange>(changes()));
-  if (same_boot && IsNetworkAlive(journal_.where().network_namespace)) {
+  if (same_boot && IsNetworkAlive(journal_.where(), here)) {
     return absl::FailedPreconditionError(
         absl::StrCat("what is to be taken back was done in the network namespace ",
                      journal_.where().network_namespace, ", and this is ", here.network_namespace,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "slowpath/host.h"
 #include "slowpath/journal.h"
 
@@ -15,7 +16,7 @@ namespace braid {
 // The journal of the daemon whose tunnel is on `device`.
 std::string JournalPath(const std::string& state_dir, const std::string& device);
 // All journals in a folder.
-std::vector<std::string> JournalsIn(const std::string& state_dir);
+absl::StatusOr<std::vector<std::string>> JournalsIn(const std::string& state_dir);
 
 class BringUp {
  public:
@@ -36,7 +37,8 @@ class BringUp {
   // Nothing to do where it has that value; where somebody has changed it since, what was before
   // comes back in the end all the same. NotFound: this machine has no such sysctl.
   [[nodiscard]] absl::Status SetSysctl(const std::string& path, const std::string& value);
-  // What somebody has written since is what comes back in the end.
+  // What somebody has written since is what comes back in the end; what is but a part of what was
+  // or of what is to be was left by a write that failed half-way, and does not count.
   [[nodiscard]] absl::Status ReplaceFile(const std::string& path, const std::string& contents);
 
   // Those that Make() made, in the order of the journal; the last comes first. One that fails does
@@ -47,10 +49,17 @@ class BringUp {
   [[nodiscard]] absl::Status TakeBackAll();
 
   const std::vector<HostChange>& changes() const { return journal_.changes(); }
+  // Those that are over without having been taken back, since somebody else has changed them.
+  const std::vector<HostChange>& changed_since() const { return changed_since_; }
 
  private:
+  using Step = absl::Status (Host::*)(const HostChange& change);
+  // A file that another one's journal tells of is touched with that one's rights.
+  absl::Status Do(Step step, const HostChange& change);
+
   Host& host_;
   Journal journal_;
+  std::vector<HostChange> changed_since_;
   const Report report_;
 };
 

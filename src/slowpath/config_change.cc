@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 
 #include "slowpath/config_json.h"
 #include "slowpath/control_protocol.h"
@@ -14,8 +17,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 9> kLive = {
-    "/network/routes", "/network/nat",  "/network/dns",    "/network/kill_switch",
-    "/tunnel/paths",   "/tunnel/peers", "/tunnel/bonding", "/log", "/throttle",
+    "/network/routes",      "/network/nat",  "/network/dns",
+    "/network/kill_switch", "/tunnel/paths", "/tunnel/peers",
+    "/tunnel/bonding",      "/log",          "/throttle",
 };
 
 bool IsLive(std::string_view pointer) {
@@ -25,23 +29,21 @@ bool IsLive(std::string_view pointer) {
   });
 }
 
-// Of a list of things that have names an object, so that each is compared with itself.
-void NameMembers(Json& list) {
-  if (!list.is_array()) return;
-  Json named = Json::object();
-  for (Json& one : list) {
-    const std::string name = one.at("name").get<std::string>();
-    named[name] = std::move(one);
-  }
-  list = std::move(named);
-}
+// By name, in their order: of an object, or of a list of things that have names.
+using NamedJson = std::vector<std::pair<std::string_view, const Json*>>;
 
-Json Comparable(const Config& config) {
-  Json json = ToJson(config);
-  Json& tunnel = json["tunnel"];
-  NameMembers(tunnel["peers"]);
-  if (tunnel.contains("paths")) NameMembers(tunnel["paths"]);
-  return json;
+std::optional<NamedJson> MembersByName(std::string_view pointer, const Json* json) {
+  if (json == nullptr) return std::nullopt;
+  const bool lists_names = pointer == "/tunnel/peers" || pointer == "/tunnel/paths";
+  if (!json->is_object() && !(lists_names && json->is_array())) return std::nullopt;
+  NamedJson members;
+  members.reserve(json->size());
+  for (const auto& [key, value] : json->items()) {
+    members.emplace_back(
+        json->is_object() ? std::string_view(key) : value.at("name").get_ref<const std::string&>(),
+        &value);
+  }
+  return members;
 }
 
 std::string Escaped(const std::string& name) {
@@ -58,21 +60,27 @@ std::string Escaped(const std::string& name) {
   return escaped;
 }
 
+// There may be very many peers: no search goes through all of them.
 void Compare(const std::string& pointer, const Json* before, const Json* after,
              std::vector<ConfigDifference>& to) {
   if (before != nullptr && after != nullptr && *before == *after) return;
-  const auto is_object = [](const Json* json) { return json != nullptr && json->is_object(); };
-  if (!is_object(before) || !is_object(after)) {
+  const auto old_members = MembersByName(pointer, before);
+  const auto new_members = MembersByName(pointer, after);
+  if (!old_members || !new_members) {
     to.push_back({pointer, before == nullptr ? "" : ToJsonText(*before),
                   after == nullptr ? "" : ToJsonText(*after), IsLive(pointer)});
     return;
   }
-  for (const auto& [name, value] : before->items()) {
-    const auto other = after->find(name);
-    Compare(pointer + "/" + Escaped(name), &value, other == after->end() ? nullptr : &*other, to);
+  const auto compare_member = [&](std::string_view name, const Json* was, const Json* is) {
+    Compare(pointer + "/" + Escaped(std::string(name)), was, is, to);
+  };
+  std::unordered_map<std::string_view, const Json*> added(new_members->begin(), new_members->end());
+  for (const auto& [name, value] : *old_members) {
+    const auto other = added.extract(name);
+    compare_member(name, value, other ? other.mapped() : nullptr);
   }
-  for (const auto& [name, value] : after->items()) {
-    if (!before->contains(name)) Compare(pointer + "/" + Escaped(name), nullptr, &value, to);
+  for (const auto& [name, value] : *new_members) {
+    if (added.contains(name)) compare_member(name, nullptr, value);
   }
 }
 
@@ -82,10 +90,17 @@ Json Parsed(const std::string& text) { return text.empty() ? Json() : Json::pars
 
 std::vector<ConfigDifference> CompareConfigs(const Config& before, const Config& after) {
   std::vector<ConfigDifference> differences;
-  const Json old_json = Comparable(before);
-  const Json new_json = Comparable(after);
+  if (before == after) return differences;
+  const Json old_json = ToJson(before);
+  const Json new_json = ToJson(after);
   Compare("", &old_json, &new_json, differences);
   return differences;
+}
+
+ConfigDifference OtherPresharedKey(const PeerConfig& peer) {
+  const std::string& file = peer.preshared_key_file;
+  return {"/tunnel/peers/" + Escaped(peer.name) + "/preshared_key_file", ToJsonText(Json(file)),
+          ToJsonText(Json(file + " (with another key in it)")), true};
 }
 
 Json ToJson(const std::vector<ConfigDifference>& differences) {

@@ -21,6 +21,9 @@ struct ConfigDifference {
 // In the order of the file.
 std::vector<ConfigDifference> CompareConfigs(const Config& before, const Config& after);
 
+// The preshared key of a peer that stays, in the file of the same name. The session is begun anew.
+ConfigDifference OtherPresharedKey(const PeerConfig& peer);
+
 // [{"pointer", "before", "after", "needs_restart"}]; what is not there is null.
 nlohmann::ordered_json ToJson(const std::vector<ConfigDifference>& differences);
 

@@ -29,17 +29,34 @@ std::string ReadFileName(const std::optional<Node>& node, const std::string& fol
   return file ? Absolute(folder, *file) : "";
 }
 
-// What the documented command makes, in the wrong place.
-bool LooksLikeAToken(const std::string& text) {
-  constexpr size_t kDigits = 32;
-  return text.size() >= kDigits && std::all_of(text.begin(), text.end(), absl::ascii_isxdigit);
+// A token in the place of its file's name: letters, digits and what else RFC 6750 allows, long,
+// with digits or both cases as chance gives them, and not as a path or a name with an extension
+// looks.
+bool LooksLikeAToken(const std::string& text, const std::string& path) {
+  constexpr size_t kLeastBytes = 24;
+  constexpr size_t kMostOfExtension = 8;
+  constexpr std::string_view kMarks = "-._~+/=";
+  const auto is_of_tokens = [kMarks](unsigned char c) {
+    return absl::ascii_isalnum(c) || kMarks.find(static_cast<char>(c)) != kMarks.npos;
+  };
+  if (text.size() < kLeastBytes || text.front() == '/' || text.front() == '.') return false;
+  if (!std::all_of(text.begin(), text.end(), is_of_tokens)) return false;
+  const size_t dot = text.rfind('.');
+  if (dot != text.npos && text.size() - dot - 1 <= kMostOfExtension) return false;
+  const auto has = [&text](bool (*is)(unsigned char)) {
+    return std::any_of(text.begin(), text.end(), is);
+  };
+  const bool is_random = has(absl::ascii_isdigit) || text.back() == '=' ||
+                         (has(absl::ascii_isupper) && has(absl::ascii_islower));
+  std::error_code error;
+  return is_random && !std::filesystem::exists(path, error);
 }
 
 void ReadToken(const Section& http, const std::string& folder, Report& report, HttpConfig& to) {
   const auto node = http.Find("token_file");
   const auto file = node ? node->Text() : std::nullopt;
   if (!file) return;
-  if (LooksLikeAToken(*file)) {
+  if (LooksLikeAToken(*file, Absolute(folder, *file))) {
     node->Wrong(
         "must be the name of a file, but is a token itself: put it into a file with mode 0600 and "
         "take it out of here");

@@ -1,6 +1,7 @@
 #include "slowpath/config_json.h"
 
 #include <string>
+#include <utility>
 
 #include "slowpath/key_file.h"
 #include "slowpath/path_commands.h"
@@ -155,7 +156,12 @@ Json LimitsJson(const ThrottleLimits& limits) {
 Json ThrottleJson(const ThrottleConfig& throttle) {
   Json json = Json::object();
   if (throttle.total.send || throttle.total.receive) json["total"] = LimitsJson(throttle.total);
-  for (const auto& [name, limits] : throttle.peers) json["peers"][name] = LimitsJson(limits);
+  if (throttle.peers.empty()) return json;
+  // Put behind each other, since to look for each name would take long where there are many.
+  Json::object_t peers;
+  peers.reserve(throttle.peers.size());
+  for (const auto& [name, limits] : throttle.peers) peers.emplace_back(name, LimitsJson(limits));
+  json["peers"] = std::move(peers);
   return json;
 }
 

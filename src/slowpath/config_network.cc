@@ -127,6 +127,9 @@ void CheckHostNetwork(const Config& config, Report& report) {
       (config.network.kill_switch || !config.network.nat.empty())) {
     report.Wrong("/network/device", "has a letter that means something else to nftables");
   }
+  if (config.network.device == "kill_switch" && !config.network.nat.empty()) {
+    report.Wrong("/network/device", "is the name of the kill switch's own table; choose another");
+  }
   if (!routes || config.tunnel.peers.empty()) return;
   if (config.network.kill_switch && !routes->exclude.empty()) {
     report.Warn("/network/routes/exclude", "names what \"kill_switch\" keeps from leaving");

@@ -1,7 +1,8 @@
 #include "slowpath/config_throttle.h"
 
-#include <algorithm>
 #include <cmath>
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -77,12 +78,12 @@ void ReadThrottle(const Node& node, ThrottleConfig& to) {
 }
 
 void CheckThrottle(const Config& config, Report& report) {
-  const auto& peers = config.tunnel.peers;
+  std::unordered_set<std::string_view> peers;
+  if (!config.throttle.peers.empty()) {
+    for (const PeerConfig& peer : config.tunnel.peers) peers.insert(peer.name);
+  }
   for (const auto& [name, limits] : config.throttle.peers) {
-    const bool exists =
-        std::any_of(peers.begin(), peers.end(),
-                    [&name = name](const PeerConfig& peer) { return peer.name == name; });
-    if (exists) continue;
+    if (peers.contains(name)) continue;
     report.Wrong(absl::StrCat("/throttle/peers/", PointerStep(name)), std::string(kNoSuchPeer));
   }
 }
@@ -94,15 +95,14 @@ absl::StatusOr<ThrottleConfig> ChangeThrottle(const nlohmann::json& change,
   const Origins origins;
   Report report(origins, loaded);
   ThrottleConfig to = throttle;
+  const std::unordered_set<std::string_view> known(peers.begin(), peers.end());
   const Section section(Node(change, "", report), {"total", "peers"});
   const auto apply = [](const Node& node) {
     return node.value().is_null() ? ThrottleLimits() : ReadLimits(node);
   };
   if (const auto total = section.Find("total")) to.total = apply(*total);
   ForEachPeer(section, [&](const std::string& name, const Node& limit) {
-    if (std::find(peers.begin(), peers.end(), name) == peers.end()) {
-      return limit.Wrong(std::string(kNoSuchPeer));
-    }
+    if (!known.contains(name)) return limit.Wrong(std::string(kNoSuchPeer));
     to.peers[name] = apply(limit);
     if (to.peers[name] == ThrottleLimits()) to.peers.erase(name);
   });

@@ -216,6 +216,23 @@ ControlCode ToControlCode(absl::StatusCode code) {
   }
 }
 
+ControlCode ToConfigCode(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kDataLoss:
+      return ControlCode::kBadConfig;
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kAborted:
+      return ControlCode::kConflict;
+    default:
+      return ControlCode::kUnavailable;
+  }
+}
+
 std::optional<ControlError> ReadError(const Json& error) {
   if (!error.is_object()) return std::nullopt;
   const auto code = error.find("code");
@@ -265,6 +282,10 @@ ControlError UnknownVerb(std::string_view verb) {
 
 ControlError ToControlError(const absl::Status& status) {
   return Error(ToControlCode(status.code()), std::string(status.message()));
+}
+
+ControlError ToConfigError(const absl::Status& status) {
+  return Error(ToConfigCode(status.code()), std::string(status.message()));
 }
 
 absl::Status ToStatus(const ControlError& error) {

@@ -9,6 +9,7 @@
 // is given twice the last counts.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -44,7 +45,7 @@ enum class ControlCode : uint8_t {
   kInternal,
   kConflict,
   kNotFound,
-  kBadConfig,         // "details" has "mistakes"
+  kBadConfig,         // "details" has "mistakes" where the file has some
   kNeedsRestart,      // "details" has "changes"
   kUnauthorized,      // who asks has shown no token, or a wrong one
   kForbidden,         // who asks may not, whatever is shown
@@ -61,11 +62,17 @@ struct ControlError {
   ControlCode code = ControlCode::kInternal;
   std::string message;
   std::string details = {};  // a JSON object as text; empty means {}
+  // Not to be told yet: it may be otherwise in a moment, so the verb is called again then.
+  bool ask_again = false;
 };
+inline constexpr std::chrono::milliseconds kControlAskAgainAfter{100};
 
 ControlError UnknownVerb(std::string_view verb);
 // How the errors of the rest of the program appear to a client, and back again.
 ControlError ToControlError(const absl::Status& status);
+// The same where a verb without such parameters has failed: what the configuration names is not
+// there or not right, or things are not as it needs them.
+ControlError ToConfigError(const absl::Status& status);
 absl::Status ToStatus(const ControlError& error);
 
 // The status that a client makes of an error reply carries the error object under this name.

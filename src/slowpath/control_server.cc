@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,7 +21,9 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "io/unique_fd.h"
 #include "slowpath/control_client.h"
+#include "slowpath/small_file.h"
 
 namespace braid {
 namespace {
@@ -45,22 +46,20 @@ std::string DirectoryOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// An open descriptor of the socket's directory, which holds its lock: two daemons that start at
-// once must not each take the other's fresh socket for a stale one.
-absl::StatusOr<int> LockDirectory(const std::string& directory) {
+// Holds a lock that belongs to the socket: two daemons that start at once must not each take the
+// other's fresh socket for a stale one. Its file is this user's alone, since who can open it could
+// keep every daemon out; and it stays, since who waits for it has it open.
+absl::StatusOr<UniqueFd> LockSocketPath(const std::string& path) {
+  const std::string directory = DirectoryOf(path);
   if (mkdir(directory.c_str(), kDirectoryMode) != 0 && errno != EEXIST) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot create the directory ", directory));
   }
-  const int fd = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open the directory ", directory));
-  }
   for (int tries = 0; tries < kLockTries; ++tries) {
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
+    auto lock = LockFile(path, LockWait::kNo);
+    if (!absl::IsAlreadyExists(lock.status())) return lock;
     std::this_thread::sleep_for(kLockRetryDelay);
   }
-  close(fd);
-  return absl::UnavailableError(absl::StrCat("somebody else holds the lock of ", directory));
+  return absl::UnavailableError(absl::StrCat("somebody else holds the lock of ", path));
 }
 
 // OK when the path is free, or was and has been freed of what a daemon left that died.
@@ -128,9 +127,8 @@ absl::Status StartListening(BoundSocket& bound, const std::string& path, int bac
 absl::StatusOr<BoundSocket> CreateSocket(const std::string& path, int backlog) {
   sockaddr_un address;
   if (auto status = FillControlAddress(path, address); !status.ok()) return status;
-  const auto directory = LockDirectory(DirectoryOf(path));
-  if (!directory.ok()) return directory.status();
-  const absl::Cleanup unlock = [&directory] { close(*directory); };
+  const auto lock = LockSocketPath(path);
+  if (!lock.ok()) return lock.status();
   if (auto status = FreePath(path, address); !status.ok()) return status;
 
   BoundSocket bound{.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
@@ -200,7 +198,8 @@ class ControlServer::Core : public std::enable_shared_from_this<Core> {
   bool closed_ = false;
 };
 
-// One client. It is either reading, or one request of it is being answered; never both.
+// One client. It is either reading, or one request of it is being answered or waits until it can
+// be; never both.
 class ControlServer::Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(std::shared_ptr<Core> core, asio::io_context& io, stream_protocol::socket socket)
@@ -212,12 +211,18 @@ class ControlServer::Connection : public std::enable_shared_from_this<Connection
   void Finish();
 
  private:
-  enum class State : uint8_t { kReading, kAnswering, kEnded };
+  enum class State : uint8_t {
+    kReading,
+    kWaiting,  // to ask again what the daemon could not do yet
+    kAnswering,
+    kEnded,
+  };
 
   void Read();
   void OnRead(const error_code& error, size_t size);
   void Serve();
   void Answer(std::string_view line);
+  milliseconds ReplyTimeout() const;
   void Write(std::string reply);
   void OnWritten(const error_code& error);
   void SetDeadline(milliseconds timeout);
@@ -231,6 +236,7 @@ class ControlServer::Connection : public std::enable_shared_from_this<Connection
   State state_ = State::kReading;
   std::array<char, kReadBytes> chunk_;
   ControlLines lines_;
+  std::string_view waiting_;  // of lines_, which nothing is added to meanwhile
   std::string reply_;
 };
 
@@ -310,7 +316,12 @@ void ControlServer::Connection::Start() {
 }
 
 void ControlServer::Connection::Finish() {
-  if (state_ == State::kReading) End();
+  if (state_ != State::kAnswering) return End();
+  SetDeadline(ReplyTimeout());
+}
+
+milliseconds ControlServer::Connection::ReplyTimeout() const {
+  return core_->closed() ? core_->options().linger_timeout : core_->options().reply_timeout;
 }
 
 void ControlServer::Connection::Read() {
@@ -346,12 +357,17 @@ void ControlServer::Connection::Answer(std::string_view line) {
     if (line.size() > kMaxControlRequestBytes) return Refuse(*error);
     return Write(RenderControlReply(request.id, *error));
   }
-  Write(RenderControlReply(request.id, core_->Handle(request)));
+  const ControlResult result = core_->Handle(request);
+  const auto* error = std::get_if<ControlError>(&result);
+  if (error == nullptr || !error->ask_again) return Write(RenderControlReply(request.id, result));
+  state_ = State::kWaiting;
+  waiting_ = line;
+  SetDeadline(kControlAskAgainAfter);
 }
 
 void ControlServer::Connection::Write(std::string reply) {
   reply_ = std::move(reply);
-  SetDeadline(core_->options().reply_timeout);
+  SetDeadline(ReplyTimeout());
   asio::async_write(
       socket_, asio::buffer(reply_),
       [self = shared_from_this()](const error_code& error, size_t) { self->OnWritten(error); });
@@ -377,6 +393,7 @@ void ControlServer::Connection::OnDeadline() {
   if (state_ == State::kReading) {
     return Refuse({ControlCode::kTimeout, "no whole request came in time"});
   }
+  if (state_ == State::kWaiting) return Answer(waiting_);
   if (state_ == State::kAnswering) {
     spdlog::warn("control: dropped a client that does not read its answer");
     End();

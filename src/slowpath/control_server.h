@@ -18,6 +18,7 @@ namespace braid {
 inline constexpr int kMaxControlClients = 64;
 inline constexpr std::chrono::seconds kControlRequestTimeout{10};
 inline constexpr std::chrono::seconds kControlReplyTimeout{10};
+inline constexpr std::chrono::seconds kControlLingerTimeout{2};
 
 // Answers one verb. `params` is an object and is borrowed for the call. Runs on the thread of the
 // io_context and must not block. An exception becomes the error "internal".
@@ -30,13 +31,16 @@ struct ControlServerOptions {
   std::chrono::milliseconds request_timeout = kControlRequestTimeout;
   // To take one whole answer; who does not read is dropped, so output is at most one answer each.
   std::chrono::milliseconds reply_timeout = kControlReplyTimeout;
+  // The same once the server is closed: a daemon that ends waits for nobody for long.
+  std::chrono::milliseconds linger_timeout = kControlLingerTimeout;
 };
 
 // Serves root and the user that it runs as, and nobody else. Lives on the thread of its io_context,
 // which must outlive it.
 class ControlServer {
  public:
-  // Creates the socket with mode 0600, its directory too if that is missing. Errors:
+  // Creates the socket with mode 0600, its directory too if that is missing, and beside it a file
+  // PATH.lock, which stays. Errors:
   // AlreadyExists when a daemon answers there, FailedPrecondition when the path is something else,
   // InvalidArgument when it is too long. The socket of a daemon that has died is replaced.
   static absl::StatusOr<std::unique_ptr<ControlServer>> Listen(boost::asio::io_context& io,
@@ -48,7 +52,8 @@ class ControlServer {
   ControlServer& operator=(const ControlServer&) = delete;
 
   // Removes the socket if it is still this server's own and ends the connections; an answer that
-  // is being written is finished. No handler is called after this, and it may be called by one.
+  // is being written is finished if the client takes it within the linger timeout. No handler is
+  // called after this, and it may be called by one.
   void Close();
 
  private:

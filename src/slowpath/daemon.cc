@@ -11,10 +11,13 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "slowpath/config_change.h"
 #include "slowpath/config_json.h"
@@ -36,6 +39,23 @@ namespace {
 namespace asio = boost::asio;
 
 constexpr auto kLookAtWatchdogEvery = std::chrono::milliseconds(250);
+constexpr size_t kMaxLoggedMistakes = 20;
+constexpr size_t kMaxLoggedDifferences = 200;
+
+// What stands behind an error of `reload`, a line each.
+std::vector<std::string> LinesOfDetails(const ControlError& error) {
+  std::vector<std::string> lines;
+  const auto details = nlohmann::json::parse(error.details, nullptr, /*allow_exceptions=*/false);
+  if (!details.is_object()) return lines;
+  for (const auto& mistake : details.value("mistakes", nlohmann::json::array())) {
+    lines.push_back(mistake.get<std::string>());
+  }
+  for (const auto& change : details.value("changes", nlohmann::json::array())) {
+    if (!change.at("needs_restart").get<bool>()) continue;
+    lines.push_back(change.at("pointer").get<std::string>() + " can only be changed by a restart");
+  }
+  return lines;
+}
 
 class Daemon {
  public:
@@ -62,8 +82,12 @@ class Daemon {
   ControlResult Reload(bool only_show);
   void ReloadOnSignal();
 
-  absl::Status StartTunnel();
+  std::vector<ConfigDifference> Compare(const Config& next) const;
+
+  absl::Status StartTunnel(Tunnel::Patience patience);
+  absl::Status StartFirstTunnel() { return StartTunnel(Tunnel::Patience::kWaits); }
   void StopTunnel();
+  [[noreturn]] void EndAtOnce();
   void OnTunnelFailure(absl::Status why);
   void RestartLater();
   void FeedWatchdog();
@@ -80,7 +104,9 @@ class Daemon {
   std::unique_ptr<Tunnel> tunnel_;  // nothing while it is stopped
   TimeNs tunnel_started_ns_ = 0;
   asio::steady_timer restart_;
+  bool restarting_ = false;  // the timer runs, or its handler waits in the loop
   RestartPolicy restarts_;
+  TimeNs give_up_starting_ns_ = 0;  // by command, while what it needs is taken
   asio::steady_timer watchdog_timer_;
   Watchdog watchdog_ = Watchdog::OfThisProcess();
   std::string failure_;  // why the tunnel does not run though it is to
@@ -90,7 +116,7 @@ class Daemon {
 // The control socket first, so that of two daemons the later one changes nothing. It answers once
 // the loop runs.
 absl::Status Daemon::Run() {
-  for (auto step : {&Daemon::ListenForControl, &Daemon::ListenForHttp, &Daemon::StartTunnel}) {
+  for (auto step : {&Daemon::ListenForControl, &Daemon::ListenForHttp, &Daemon::StartFirstTunnel}) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
   }
   end_signals_.async_wait([this](const boost::system::error_code& error, int) {
@@ -130,11 +156,11 @@ absl::Status Daemon::ListenForHttp() {
 
 // --- The tunnel ---
 
-absl::Status Daemon::StartTunnel() {
+absl::Status Daemon::StartTunnel(Tunnel::Patience patience) {
   tunnel_ = std::make_unique<Tunnel>(io_, config_, event_log_,
                                      [this](absl::Status why) { OnTunnelFailure(std::move(why)); });
   tunnel_started_ns_ = MonotonicNowNs();
-  absl::Status status = tunnel_->Start();
+  absl::Status status = tunnel_->Start(patience);
   if (status.ok()) {
     event_log_.Publish("start", nlohmann::ordered_json::object());
   } else {
@@ -146,10 +172,18 @@ absl::Status Daemon::StartTunnel() {
 // What still waits in the loop refers to it, so it goes after that.
 void Daemon::StopTunnel() {
   if (tunnel_ == nullptr) return;
-  tunnel_->Stop();
+  if (!tunnel_->Stop()) EndAtOnce();
   asio::post(io_, [this, old = std::shared_ptr<Tunnel>(std::move(tunnel_))]() mutable {
     asio::post(io_, [old = std::move(old)] {});
   });
+}
+
+// With a worker that hangs: all that is left is what the kernel takes back, and a worker uses.
+void Daemon::EndAtOnce() {
+  spdlog::critical("a worker hangs and cannot be ended, so the process ends with it");
+  if (http_) http_->Close();
+  control_->Close();
+  _exit(EXIT_FAILURE);
 }
 
 void Daemon::OnTunnelFailure(absl::Status why) {
@@ -167,10 +201,13 @@ void Daemon::RestartLater() {
     return;
   }
   spdlog::warn("the tunnel is started again in {} s", *delay_ns / kSecondNs);
+  restarting_ = true;
   restart_.expires_after(std::chrono::nanoseconds(*delay_ns));
   restart_.async_wait([this](const boost::system::error_code& error) {
-    if (error || stopping_ || tunnel_ != nullptr) return;
-    const absl::Status status = StartTunnel();
+    // One that had fired already when the tunnel was stopped by command comes here without an
+    // error.
+    if (error || stopping_ || !std::exchange(restarting_, false) || tunnel_ != nullptr) return;
+    const absl::Status status = StartTunnel(Tunnel::Patience::kNone);
     if (!status.ok()) return OnTunnelFailure(status);
     failure_.clear();
   });
@@ -185,11 +222,11 @@ ControlResult Daemon::OnControl(std::string_view verb, const nlohmann::json& par
   if (verb == "reload") return OnReload(params);
   if (verb == "events") return DescribeEvents(params);
   if (verb == "config") return ToJsonText(ToJson(config_));
+  if (verb == "metrics") return ToJsonText(nlohmann::ordered_json{{"text", MetricsText()}});
   if (tunnel_ != nullptr) return tunnel_->OnVerb(verb, params);
   if (verb == "status") return ToJsonText(DescribeStopped(config_, failure_));
   const std::string why = WhyThereIsNoTunnel();
   if (verb == "health") return ToJsonText(DescribeHealth(HealthWithoutTunnel(why)));
-  if (verb == "metrics") return ToJsonText(nlohmann::ordered_json{{"text", MetricsText()}});
   return ControlError{ControlCode::kUnavailable, why};
 }
 
@@ -223,16 +260,29 @@ ControlResult Daemon::DescribeEvents(const nlohmann::json& params) {
   return ToJsonText(json);
 }
 
+// A restart that is to come stays so until this has succeeded.
 ControlResult Daemon::OnStart() {
   if (tunnel_ != nullptr) return std::string("{}");
-  restart_.cancel();
   restarts_.Reset();
-  if (absl::Status status = StartTunnel(); !status.ok()) {
-    failure_ = std::string(status.message());
-    return ToControlError(status);
+  const absl::Status status = StartTunnel(Tunnel::Patience::kNone);
+  if (status.ok()) {
+    restarting_ = false;
+    restart_.cancel();
+    failure_.clear();
+    give_up_starting_ns_ = 0;
+    return std::string("{}");
   }
-  failure_.clear();
-  return std::string("{}");
+  failure_ = std::string(status.message());
+  ControlError error = ToConfigError(status);
+  // The kernel may not have let go yet of what the tunnel before this one had.
+  const TimeNs now_ns = MonotonicNowNs();
+  const bool is_first_try = give_up_starting_ns_ == 0 || now_ns >= give_up_starting_ns_ + kSecondNs;
+  if (is_first_try) give_up_starting_ns_ = now_ns + kPredecessorEndsInNs;
+  error.ask_again = absl::IsAlreadyExists(status) && now_ns < give_up_starting_ns_;
+  if (error.ask_again) return error;
+  give_up_starting_ns_ = 0;
+  spdlog::error("the tunnel cannot be started: {}", failure_);
+  return error;
 }
 
 // {"scope": "tunnel"}: until it is started again; {"scope": "daemon"}: with the daemon.
@@ -248,6 +298,7 @@ ControlResult Daemon::OnStop(const nlohmann::json& params) {
   if (scope != "tunnel") {
     return ControlError{ControlCode::kBadParams, "\"scope\" must be \"tunnel\" or \"daemon\""};
   }
+  restarting_ = false;
   restart_.cancel();
   failure_.clear();
   if (tunnel_ != nullptr) event_log_.Publish("stop", nlohmann::ordered_json::object());
@@ -255,7 +306,8 @@ ControlResult Daemon::OnStop(const nlohmann::json& params) {
   return std::string("{}");
 }
 
-// Only while the loop turns and the workers do: what hangs is for the service manager to start anew.
+// Only while the loop turns and the workers do: what hangs is for the service manager to start
+// anew.
 void Daemon::FeedWatchdog() {
   const bool alive = tunnel_ == nullptr || tunnel_->AreWorkersAlive();
   if (watchdog_.IsDue(alive, MonotonicNowNs())) sd_notify(0, "WATCHDOG=1");
@@ -284,10 +336,27 @@ void Daemon::ReloadOnSignal() {
     const ControlResult result = Reload(false);
     if (const auto* failed = std::get_if<ControlError>(&result)) {
       spdlog::error("SIGHUP changed nothing: {}", failed->message);
+      const std::vector<std::string> lines = LinesOfDetails(*failed);
+      for (size_t i = 0; i < std::min(lines.size(), kMaxLoggedMistakes); ++i) {
+        spdlog::error("{}", lines[i]);
+      }
+      if (lines.size() > kMaxLoggedMistakes) {
+        spdlog::error("and {} more; \"braid check\" shows them", lines.size() - kMaxLoggedMistakes);
+      }
     }
     sd_notify(0, "READY=1");
     ReloadOnSignal();
   });
+}
+
+// Other contents of a file count, too.
+std::vector<ConfigDifference> Daemon::Compare(const Config& next) const {
+  std::vector<ConfigDifference> differences = CompareConfigs(config_, next);
+  if (tunnel_ == nullptr) return differences;
+  for (const PeerConfig* peer : tunnel_->PeersWithAnotherKey(next)) {
+    differences.push_back(OtherPresharedKey(*peer));
+  }
+  return differences;
 }
 
 ControlResult Daemon::Reload(bool only_show) {
@@ -302,7 +371,7 @@ ControlResult Daemon::Reload(bool only_show) {
                             DescribeMistake(loaded.file, loaded.mistakes.at(0)),
                         ToJsonText(details)};
   }
-  const auto differences = CompareConfigs(config_, *loaded.config);
+  const auto differences = Compare(*loaded.config);
   nlohmann::ordered_json result;
   result["changes"] = ToJson(differences);
   result["warnings"] = nlohmann::ordered_json::array();
@@ -313,23 +382,23 @@ ControlResult Daemon::Reload(bool only_show) {
   const auto fixed = std::find_if(differences.begin(), differences.end(),
                                   [](const ConfigDifference& one) { return !one.live; });
   if (fixed != differences.end()) {
-    return ControlError{
-        ControlCode::kNeedsRestart,
-        loaded.file + ": " + fixed->pointer +
-            " can only be changed by a restart, so nothing was changed",
-        ToJsonText(result)};
+    return ControlError{ControlCode::kNeedsRestart,
+                        loaded.file + ": " + fixed->pointer +
+                            " can only be changed by a restart, so nothing was changed",
+                        ToJsonText(result)};
   }
   if (tunnel_ != nullptr) {
     if (absl::Status status = tunnel_->Apply(*loaded.config); !status.ok()) {
-      return ToControlError(status);
+      return ToConfigError(status);
     }
   }
-  if (absl::Status status = SetUpLog(loaded.config->log.level, loaded.config->log.format);
-      !status.ok()) {
-    spdlog::warn("{}", std::string(status.message()));
+  if (loaded.config->log != config_.log) {
+    const absl::Status status = SetUpLog(loaded.config->log.level, loaded.config->log.format);
+    if (!status.ok()) spdlog::warn("{}", std::string(status.message()));
   }
   config_ = *std::move(loaded.config);
-  for (const ConfigDifference& one : differences) {
+  for (size_t i = 0; i < std::min(differences.size(), kMaxLoggedDifferences); ++i) {
+    const ConfigDifference& one = differences[i];
     spdlog::info("{}: {} is {} now, was {}", loaded.file, one.pointer,
                  one.after.empty() ? "nothing" : one.after,
                  one.before.empty() ? "nothing" : one.before);
@@ -349,6 +418,7 @@ void Daemon::Shutdown() {
   spdlog::info("stopping");
   end_signals_.cancel();
   reload_signal_.cancel();
+  restarting_ = false;
   restart_.cancel();
   watchdog_timer_.cancel();
   StopTunnel();

@@ -1,7 +1,6 @@
 #include <linux/capability.h>
 
 #include <algorithm>
-#include <array>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,23 +32,20 @@ Judgement Unseen(const MachineState& machine, const absl::Status& why) {
 Verdict Missing(bool needed) { return needed ? Verdict::kFail : Verdict::kWarn; }
 
 Judgement Rights(const MachineState& machine, const Config*) {
-  struct Right {
-    int number;
-    const char* name;
-  };
-  constexpr std::array<Right, 2> kNeeded = {
-      {{CAP_NET_ADMIN, "CAP_NET_ADMIN"}, {CAP_NET_RAW, "CAP_NET_RAW"}}};
-  std::vector<std::string> missing;
-  for (const Right& right : kNeeded) {
-    if (!machine.Has(right.number)) missing.push_back(right.name);
+  const bool can_steer = machine.Has(CAP_BPF) || machine.Has(CAP_SYS_ADMIN);
+  if (machine.Has(CAP_NET_ADMIN)) {
+    if (can_steer) return {Verdict::kOk, "CAP_NET_ADMIN and CAP_BPF"};
+    return {Verdict::kWarn, "without CAP_BPF: workers hand packets to each other",
+            "give it to this container or service: --cap-add BPF, or AmbientCapabilities= in its "
+            "unit"};
   }
-  if (missing.empty()) return {Verdict::kOk, "CAP_NET_ADMIN and CAP_NET_RAW"};
-  const std::string found = "without " + absl::StrJoin(missing, " and ");
+  const std::string found =
+      can_steer ? "without CAP_NET_ADMIN" : "without CAP_NET_ADMIN and CAP_BPF";
   if (!machine.is_root) {
-    return {Verdict::kUnknown, found + ", as befits this user; the daemon needs them", kLookAsRoot};
+    return {Verdict::kUnknown, found + ", as befits this user; the daemon needs more", kLookAsRoot};
   }
   return {Verdict::kFail, found,
-          "give them to this container or service: --cap-add NET_ADMIN --cap-add NET_RAW, or "
+          "give them to this container or service: --cap-add NET_ADMIN --cap-add BPF, or "
           "AmbientCapabilities= in its unit"};
 }
 

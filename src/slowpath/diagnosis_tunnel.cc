@@ -87,10 +87,33 @@ void JudgeStateFolder(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
                absl::StrCat(tunnel.leftovers, " changes to this machine of a daemon that died"),
                "take them back: braid cleanup; the next start does, too");
   }
-  if (tunnel.kill_switch_kept && !tunnel.status) {
-    notes.Warn("kill switch", "is on, and no daemon runs: nothing leaves this machine",
-               "start the daemon, or lift it: braid cleanup --all");
+}
+
+// By what is in nftables, not by what a file says alone.
+void JudgeKillSwitch(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
+  Notes notes("network", to);
+  constexpr char kName[] = "kill switch";
+  if (!tunnel.kill_switch.ok()) {
+    const absl::Status& why = tunnel.kill_switch.status();
+    if (absl::IsDataLoss(why)) return notes.Fail(kName, Why(why), "start the daemon");
+    if (!tunnel.config->network.kill_switch && tunnel.is_root) return;  // nobody has asked for it
+    return notes.Unknown(kName, Why(why), tunnel.is_root ? "" : kLookAsRoot);
   }
+  const KillSwitchState& state = *tunnel.kill_switch;
+  const std::string devices = absl::StrJoin(state.kept_for, ", ");
+  if (!state.is_loaded && !state.kept_for.empty()) {
+    return notes.Fail(kName,
+                      "is to be on for " + devices +
+                          ", but its nftables rules are gone: what it is "
+                          "to keep in leaves this machine",
+                      "load it: braid kill-switch load");
+  }
+  if (!state.is_loaded || tunnel.status) return;
+  notes.Warn(kName,
+             devices.empty()
+                 ? "is on, for the tunnels of another state directory"
+                 : "is on, and this daemon does not run: nothing leaves beside " + devices,
+             "start the daemon, or lift it: braid cleanup --all");
 }
 
 // The daemon, and what it needs of this machine.
@@ -344,9 +367,9 @@ void JudgeDns(const TunnelState& tunnel, std::vector<Diagnosis>& to) {
 using JudgeTunnel = void (*)(const TunnelState& tunnel, std::vector<Diagnosis>& to);
 
 // In groups; those behind the first need a configuration without mistakes.
-constexpr JudgeTunnel kJudges[] = {JudgeStateFolder, JudgeDaemon,    JudgePeers,
-                                   JudgeDevice,      JudgeAddresses, JudgeListens,
-                                   JudgeNames,       JudgeDns,       JudgePaths};
+constexpr JudgeTunnel kJudges[] = {JudgeStateFolder, JudgeDaemon,     JudgePeers,   JudgeDevice,
+                                   JudgeAddresses,   JudgeKillSwitch, JudgeListens, JudgeNames,
+                                   JudgeDns,         JudgePaths};
 
 }  // namespace
 

@@ -20,7 +20,7 @@
 namespace braid {
 
 struct LoggedEvent {
-  uint64_t id = 0;       // rises by one, and goes on rising when the daemon is started again
+  uint64_t id = 0;       // rises by one; also from daemon to daemon unless the clock steps back
   uint64_t time_ms = 0;  // since 1970
   std::string type;      // "path_up": lower case letters, digits and underscores
   std::string data;      // a JSON object on one line
@@ -39,7 +39,8 @@ class EventLog {
   class Follower;
 
   // Ids begin with the microseconds since 1970, so that a follower of an earlier daemon's is told
-  // that it has missed something, and never given what it takes for old.
+  // that it has missed something, and not given what it takes for old: as long as the clock was not
+  // set back behind what that daemon began with and published since.
   explicit EventLog(uint64_t wall_now_ns = WallNowNs(), const EventLogLimits& limits = {});
 
   void Publish(std::string_view type, const nlohmann::ordered_json& data,

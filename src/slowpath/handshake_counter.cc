@@ -1,25 +1,27 @@
 #include "slowpath/handshake_counter.h"
 
-#include <fcntl.h>
 #include <sodium.h>
 
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
 
-#include "io/unique_fd.h"
+#include "absl/status/statusor.h"
+#include "slowpath/damaged_file.h"
 #include "slowpath/small_file.h"
 
 namespace braid {
 namespace {
 
-std::optional<uint64_t> Read(const std::string& path) {
-  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  char text[32];
-  const ssize_t bytes = file ? read(file.get(), text, sizeof(text)) : 0;
+constexpr size_t kMaxCounterBytes = 64;
+
+// DataLoss: it is no number.
+absl::StatusOr<uint64_t> ReadCounter(const std::string& path) {
+  const auto text = ReadSmallFile(path, kMaxCounterBytes, FilePrivacy::kAny);
+  if (!text.ok()) return text.status();
   uint64_t value = 0;
-  if (bytes <= 0 || std::from_chars(text, text + bytes, value).ec != std::errc()) {
-    return std::nullopt;
+  if (std::from_chars(text->data(), text->data() + text->size(), value).ec != std::errc()) {
+    return absl::DataLossError("is damaged");
   }
   return value;
 }
@@ -35,14 +37,22 @@ HandshakeCounter::HandshakeCounter(const std::string& state_dir, const Key& publ
 
 std::optional<uint64_t> HandshakeCounter::Kept(const std::string& state_dir,
                                                const Key& public_key) {
-  return Read(HandshakeCounter(state_dir, public_key).path_);
+  const auto kept = ReadCounter(HandshakeCounter(state_dir, public_key).path_);
+  return kept.ok() ? std::optional<uint64_t>(*kept) : std::nullopt;
 }
 
 absl::Status HandshakeCounter::Load() {
   std::error_code error;
   std::filesystem::create_directories(state_dir_, error);
-  last_ = Read(path_).value_or(last_);
-  return Save(last_);
+  const auto kept = ReadCounter(path_);
+  const bool is_damaged = absl::IsDataLoss(kept.status());
+  may_save_ = kept.ok() || is_damaged || absl::IsNotFound(kept.status());
+  if (!may_save_) return OfFile(kept.status());
+  const absl::Status damage =
+      is_damaged ? OfFile(absl::DataLossError(SetAsideDamaged(path_))) : absl::OkStatus();
+  last_ = kept.value_or(last_);
+  const absl::Status saved = Save(last_);
+  return saved.ok() ? damage : saved;
 }
 
 uint64_t HandshakeCounter::Next(uint64_t wall_ns) {
@@ -53,7 +63,11 @@ uint64_t HandshakeCounter::Next(uint64_t wall_ns) {
 }
 
 absl::Status HandshakeCounter::Save(uint64_t value) {
-  const absl::Status status = ReplaceSmallFile(path_, std::to_string(value) + "\n");
+  if (!may_save_) return absl::OkStatus();
+  return OfFile(ReplaceSmallFile(path_, std::to_string(value) + "\n"));
+}
+
+absl::Status HandshakeCounter::OfFile(const absl::Status& status) const {
   if (status.ok()) return status;
   return absl::Status(status.code(),
                       "security.state_dir: \"" + path_ + "\" " + std::string(status.message()));

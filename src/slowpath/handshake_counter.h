@@ -21,8 +21,9 @@ class HandshakeCounter {
   // What is kept of it, for those who only look; nothing where there is none.
   static std::optional<uint64_t> Kept(const std::string& state_dir, const Key& public_key);
 
-  // Reads what is kept. Not OK when nothing can be kept there: the counter then goes by the clock
-  // alone.
+  // Reads what is kept. Not OK when nothing can be kept there, or read: the counter then goes by
+  // the clock alone. A file that cannot be read now stays as it is, one that is damaged is set
+  // aside.
   [[nodiscard]] absl::Status Load();
 
   // The next number, which is on disk before it is used. `wall_ns`: nanoseconds since 1970.
@@ -30,10 +31,12 @@ class HandshakeCounter {
 
  private:
   [[nodiscard]] absl::Status Save(uint64_t value);
+  absl::Status OfFile(const absl::Status& status) const;
 
   std::string state_dir_;
   std::string path_;
   uint64_t last_ = 0;
+  bool may_save_ = true;  // else there is a file that could not be read
 };
 
 }  // namespace braid

@@ -1,9 +1,12 @@
 #include "slowpath/host.h"
 
 #include <fcntl.h>
+#include <grp.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <set>
@@ -52,7 +55,7 @@ bool IsMountPoint(const std::string& path) {
 // hardly ever to change the folder.
 bool IsWrittenInPlace(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
-  return IsMountPoint(path) || access(folder.c_str(), W_OK) != 0;
+  return IsMountPoint(path) || faccessat(AT_FDCWD, folder.c_str(), W_OK, AT_EACCESS) != 0;
 }
 
 absl::Status WriteInPlace(const std::string& path, const std::string& contents) {
@@ -63,12 +66,8 @@ absl::Status WriteInPlace(const std::string& path, const std::string& contents) 
   }
   const UniqueFd fd(open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW));
   if (!fd) return absl::ErrnoToStatus(errno, path);
-  for (size_t done = 0; done < contents.size();) {
-    const ssize_t written = write(fd.get(), contents.data() + done, contents.size() - done);
-    if (written < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, path);
-    if (written > 0) done += static_cast<size_t>(written);
-  }
-  return fsync(fd.get()) == 0 ? absl::OkStatus() : absl::ErrnoToStatus(errno, path);
+  const bool written = WriteAll(fd.get(), contents) && fsync(fd.get()) == 0;
+  return written ? absl::OkStatus() : absl::ErrnoToStatus(errno, path);
 }
 
 absl::Status PutFile(const std::string& path, const std::string& contents,
@@ -80,7 +79,10 @@ absl::Status PutFile(const std::string& path, const std::string& contents,
 
 FileAttributes AttributesOf(const ReplacedFile& file) {
   if (!file.existed) return {.mode = 0644};
-  return {.mode = file.mode, .owner = file.owner, .group = file.group, .xattrs = file.xattrs};
+  return {.mode = file.mode & kKeptModeBits,
+          .owner = file.owner,
+          .group = file.group,
+          .xattrs = file.xattrs};
 }
 
 // The file itself, not what a link leads to.
@@ -203,6 +205,31 @@ struct Finder {
 
 }  // namespace
 
+FilesAs::FilesAs(uint32_t user, uint32_t group) {
+  groups_.resize(static_cast<size_t>(std::max(getgroups(0, nullptr), 0)));
+  const bool known = getgroups(static_cast<int>(groups_.size()), groups_.data()) >= 0;
+  if (!known || setgroups(0, nullptr) != 0) {
+    groups_.clear();
+    status_ = absl::ErrnoToStatus(errno, "cannot use files as another user");
+    user_before_ = group_before_ = -1;
+    return;
+  }
+  // Neither call tells whether it went; each tells what was before, and -1 changes nothing.
+  group_before_ = setfsgid(group);
+  user_before_ = setfsuid(user);
+  if (setfsuid(UINT32_MAX) != static_cast<int>(user) ||
+      setfsgid(UINT32_MAX) != static_cast<int>(group)) {
+    status_ = absl::PermissionDeniedError("cannot use files as another user");
+  }
+}
+
+FilesAs::~FilesAs() {
+  if (user_before_ < 0) return;
+  setfsuid(static_cast<uid_t>(user_before_));
+  setfsgid(static_cast<gid_t>(group_before_));
+  (void)!setgroups(groups_.size(), groups_.data());
+}
+
 absl::Status ChangedSince(const HostChange& change) {
   absl::Status status = absl::FailedPreconditionError(
       absl::StrCat(Describe(change), " was changed by somebody else since, and stays as it is"));
@@ -241,7 +268,7 @@ absl::StatusOr<ReplacedFile> ThisHost::LookAtFile(const std::string& path,
   auto before = ReadSmallFile(path, kMaxReplacedBytes, FilePrivacy::kAny);
   if (!before.ok()) return InFile(path, before.status());
   file.before = *std::move(before);
-  file.mode = now.st_mode & 07777;
+  file.mode = now.st_mode & kKeptModeBits;
   return file;
 }
 

@@ -1,6 +1,9 @@
 // This machine, as far as bring-up changes it. An interface, so that tests can let any change fail.
 #pragma once
 
+#include <sys/types.h>
+
+#include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
@@ -33,6 +36,24 @@ class Host {
   // longer than of one to ask.
   virtual absl::StatusOr<std::vector<HostChange>> Missing(
       const std::vector<HostChange>& changes) = 0;
+};
+
+// While it lives, this thread has another user's rights to files and no more; for root, whose other
+// rights stay. Of no use where status() is not OK.
+class FilesAs {
+ public:
+  FilesAs(uint32_t user, uint32_t group);
+  ~FilesAs();
+  FilesAs(const FilesAs&) = delete;
+  FilesAs& operator=(const FilesAs&) = delete;
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  std::vector<gid_t> groups_;  // those from before
+  int user_before_ = 0;
+  int group_before_ = 0;
+  absl::Status status_;
 };
 
 absl::Status ChangedSince(const HostChange& change);

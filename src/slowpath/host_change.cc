@@ -2,39 +2,81 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "slowpath/config_file.h"
 
 namespace braid {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kSysctlFolder = "/proc/sys/net/";
+// What stands between is the device.
+constexpr std::pair<std::string_view, std::string_view> kOwnSysctls[] = {
+    {"/proc/sys/net/ipv4/conf/", "/rp_filter"},
+    {"/proc/sys/net/ipv4/conf/", "/forwarding"},
+    {"/proc/sys/net/ipv6/conf/", "/forwarding"},
+    {"/proc/sys/net/ipv6/conf/", "/accept_ra"}};
+
+bool IsOwnSysctl(std::string_view path) {
+  return std::any_of(std::begin(kOwnSysctls), std::end(kOwnSysctls), [path](const auto& own) {
+    const auto& [before, after] = own;
+    const bool fits = path.size() > before.size() + after.size() && path.starts_with(before) &&
+                      path.ends_with(after);
+    if (!fits) return false;
+    const auto device = path.substr(before.size(), path.size() - before.size() - after.size());
+    return device.find('/') == device.npos && device != "." && device != "..";
+  });
+}
+
+// JSON is UTF-8, and names of devices and files may be any bytes: those that are none stand there
+// by another name.
+const std::string kEncoded = "_base64";
+
+void PutText(Json& json, const std::string& name, const std::string& text) {
+  if (IsUtf8(text)) {
+    json[name] = text;
+  } else {
+    json[name + kEncoded] = absl::Base64Escape(text);
+  }
+}
+
+bool HasText(const Json& json, const std::string& name) {
+  return json.contains(name) || json.contains(name + kEncoded);
+}
+
+bool TakeText(const Json& json, const std::string& name, std::string& to) {
+  const bool is_plain = json.contains(name);
+  const auto found = json.find(is_plain ? name : name + kEncoded);
+  if (found == json.end() || !found->is_string()) return false;
+  const auto& text = found->get_ref<const std::string&>();
+  if (!is_plain) return absl::Base64Unescape(text, &to);
+  to = text;
+  return true;
+}
 
 // A member of the wanted type; else the whole is no change of ours.
 template <typename T>
 bool Take(const Json& json, const char* name, T& to) {
-  const auto found = json.find(name);
-  if (found == json.end()) return false;
   if constexpr (std::is_same_v<T, std::string>) {
-    if (!found->is_string()) return false;
-  } else if constexpr (std::is_same_v<T, bool>) {
-    if (!found->is_boolean()) return false;
+    return TakeText(json, name, to);
   } else {
-    if (!found->is_number_unsigned()) return false;
+    const auto found = json.find(name);
+    if (found == json.end() || !found->is_number_unsigned()) return false;
     if (found->template get<uint64_t>() > std::numeric_limits<T>::max()) return false;
+    to = found->template get<T>();
+    return true;
   }
-  to = found->template get<T>();
-  return true;
 }
 
 Json Write(const OwnRoute& route) {
   Json json = {{"to", route.to.Network().ToString()}, {"table", route.table}};
-  if (route.type == OwnRoute::Type::kThroughDevice) json["device"] = route.device;
+  if (route.type == OwnRoute::Type::kThroughDevice) PutText(json, "device", route.device);
   return json;
 }
 
@@ -45,8 +87,8 @@ std::optional<HostChange> ReadRoute(const Json& json) {
   const auto prefix = IpPrefix::Parse(to);
   if (!prefix) return std::nullopt;
   route.to = prefix->Network();
-  route.type = json.contains("device") ? OwnRoute::Type::kThroughDevice : OwnRoute::Type::kThrow;
-  if (json.contains("device") && !Take(json, "device", route.device)) return std::nullopt;
+  route.type = HasText(json, "device") ? OwnRoute::Type::kThroughDevice : OwnRoute::Type::kThrow;
+  if (HasText(json, "device") && !Take(json, "device", route.device)) return std::nullopt;
   return route;
 }
 
@@ -69,7 +111,10 @@ std::optional<HostChange> ReadRule(const Json& json) {
 }
 
 Json Write(const NftTable& table) {
-  return {{"family", table.family}, {"name", table.name}, {"contents", table.contents}};
+  Json json = {{"family", table.family}};
+  PutText(json, "name", table.name);
+  PutText(json, "contents", table.contents);
+  return json;
 }
 
 std::optional<HostChange> ReadTable(const Json& json) {
@@ -81,16 +126,18 @@ std::optional<HostChange> ReadTable(const Json& json) {
 }
 
 Json Write(const Sysctl& sysctl) {
-  return {{"path", sysctl.path}, {"before", sysctl.before}, {"ours", sysctl.ours}};
+  Json json = Json::object();
+  PutText(json, "path", sysctl.path);
+  PutText(json, "before", sysctl.before);
+  PutText(json, "ours", sysctl.ours);
+  return json;
 }
 
 std::optional<HostChange> ReadSysctl(const Json& json) {
   Sysctl sysctl;
   const bool whole = Take(json, "path", sysctl.path) && Take(json, "before", sysctl.before) &&
                      Take(json, "ours", sysctl.ours);
-  const bool is_ours =
-      sysctl.path.starts_with(kSysctlFolder) && sysctl.path.find("/../") == std::string::npos;
-  if (!whole || !is_ours) return std::nullopt;
+  if (!whole || !IsOwnSysctl(sysctl.path)) return std::nullopt;
   return sysctl;
 }
 
@@ -99,7 +146,7 @@ Json Write(const ReplacedFile& file) {
   Json json = {{"path", file.path}, {"ours", absl::Base64Escape(file.ours)}};
   if (!file.existed) return json;
   if (!file.link_target.empty()) {
-    json["link_target"] = file.link_target;
+    PutText(json, "link_target", file.link_target);
   } else {
     json["before"] = absl::Base64Escape(file.before);
     json["mode"] = file.mode;
@@ -127,15 +174,15 @@ std::optional<HostChange> ReadFile(const Json& json) {
   std::string ours, before;
   if (!Take(json, "path", file.path) || !Take(json, "ours", ours)) return std::nullopt;
   if (file.path != kResolvConf || !absl::Base64Unescape(ours, &file.ours)) return std::nullopt;
-  file.existed = json.contains("link_target") || json.contains("before");
+  file.existed = HasText(json, "link_target") || json.contains("before");
   if (!file.existed) return file;
   bool whole = Take(json, "owner", file.owner) && Take(json, "group", file.group) &&
                TakeXattrs(json, file.xattrs);
-  if (json.contains("link_target")) {
+  if (HasText(json, "link_target")) {
     whole &= Take(json, "link_target", file.link_target) && !file.link_target.empty();
   } else {
     whole &= Take(json, "before", before) && Take(json, "mode", file.mode) &&
-             absl::Base64Unescape(before, &file.before);
+             (file.mode & ~kKeptModeBits) == 0 && absl::Base64Unescape(before, &file.before);
   }
   return whole ? std::optional<HostChange>(file) : std::nullopt;
 }

@@ -26,7 +26,8 @@ struct NftTable {
 };
 inline constexpr std::string_view kOwnTablePrefix = "braid_";
 
-// A file below /proc/sys/net.
+// Of a device, below /proc/sys/net: how strictly it filters, whether it forwards, and whether it
+// takes routes from router advertisements.
 struct Sysctl {
   std::string path;
   std::string before;
@@ -38,13 +39,17 @@ struct Sysctl {
 // The only file that is ever replaced, whatever a journal says.
 inline constexpr char kResolvConf[] = "/etc/resolv.conf";
 
+// Of a file's mode what is kept: whoever runs a file or borrows its owner's rights has no use for
+// such a one.
+inline constexpr uint32_t kKeptModeBits = 0666;
+
 // A file that is replaced whole.
 struct ReplacedFile {
   std::string path;
   bool existed = false;
   std::string link_target;  // empty: it is no symbolic link
   std::string before;       // of a regular file
-  uint32_t mode = 0644;     // of a regular file
+  uint32_t mode = 0644;     // of a regular file; kKeptModeBits of it
   uint32_t owner = 0;
   uint32_t group = 0;
   Xattrs xattrs;

@@ -106,10 +106,10 @@ absl::Status HostFiles::Write(const std::string& path, const std::string& value)
   const UniqueFd fd(open((root_ + path).c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | O_TRUNC));
   if (!fd) return absl::ErrnoToStatus(errno, path);
   const std::string line = value + "\n";
-  if (write(fd.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
-    return absl::ErrnoToStatus(errno, path);
-  }
-  return absl::OkStatus();
+  const ssize_t written = write(fd.get(), line.data(), line.size());
+  if (written == static_cast<ssize_t>(line.size())) return absl::OkStatus();
+  // Not the rest in another one: the kernel would take that for a value of its own.
+  return absl::ErrnoToStatus(written < 0 ? errno : ENOSPC, path);
 }
 
 }  // namespace braid

@@ -23,6 +23,8 @@ constexpr char kWrittenByBraid[] = "# Written by braid";
 constexpr uint32_t kFirstTable = 47'009;
 constexpr uint32_t kTables = 16;  // that several daemons may choose from
 
+constexpr DurationNs kTellResolvedEveryNs = 60 * kSecondNs;
+
 constexpr char kStrict[] = "1";
 constexpr char kLoose[] = "2";
 constexpr char kAcceptRaUnlessForwarding[] = "1";
@@ -52,25 +54,30 @@ bool IsPlanned(const HostChange& change) {
 
 }  // namespace
 
-absl::Status HostNetwork::TakeBackLeftovers() { return bring_up_.TakeBackAll(); }
 absl::Status HostNetwork::TakeBack() { return bring_up_.TakeBackAll(); }
 
 absl::Status HostNetwork::Follow(const NetSnapshot& network, const Tunnel& tunnel) {
   const NetworkConfig& wanted = config_.network;
+  // First, and whatever becomes of the rest: it is there for when that fails.
+  const absl::Status shut_in = HealKillSwitch();
   const bool draws_traffic = wanted.routes && (tunnel.has_carried || wanted.kill_switch);
   if (draws_traffic && table_ == 0) {
     if (absl::Status status = ChooseTable(); !status.ok()) return status;
   }
   const auto v6_is_off = HostFiles().Read(OfDevice("ipv6", wanted.device, "disable_ipv6"));
-  const std::vector<HostChange> plan = PlanNetwork({.config = config_,
-                                                    .network = network,
-                                                    .table = table_,
-                                                    .has_v6 = v6_is_off.value_or("1") == "0",
-                                                    .draws_traffic = draws_traffic,
-                                                    .guard = Guard(network)});
+  const NetworkPlanInput input{.config = config_,
+                               .network = network,
+                               .table = table_,
+                               .has_v6 = v6_is_off.value_or("1") == "0",
+                               .draws_traffic = draws_traffic,
+                               .guard = Guard(network)};
+  const std::vector<HostChange> plan = PlanNetwork(input);
+  TellOfV6(IsV6Left(input));
   // Answers are to come back before anything is sent another way, and nothing is forwarded before
   // the table that guards it is there.
-  if (absl::Status status = Heal(); !status.ok()) return status;
+  const absl::Status healed = Heal(plan);
+  if (!shut_in.ok()) return shut_in;
+  if (!healed.ok()) return healed;
   if (absl::Status status = FilterLoosely(tunnel.path_devices); !status.ok()) return status;
   if (absl::Status status = Reconcile(plan); !status.ok()) return status;
   if (absl::Status status = LetForward(network); !status.ok()) return status;
@@ -113,27 +120,45 @@ absl::Status HostNetwork::ChooseTable() {
       "by whom"));
 }
 
-absl::StatusOr<std::vector<HostChange>> HostNetwork::ToBeThere() const {
-  std::vector<HostChange> wanted;
-  std::copy_if(bring_up_.changes().begin(), bring_up_.changes().end(), std::back_inserter(wanted),
-               IsPlanned);
-  if (!config_.network.kill_switch) return wanted;
-  auto kill_switch = KeptKillSwitch(config_.security.state_dir);
-  if (!kill_switch.ok()) return kill_switch.status();
-  if (*kill_switch) wanted.push_back(**std::move(kill_switch));
-  return wanted;
+void HostNetwork::TellOfV6(bool is_left) {
+  if (std::exchange(is_v6_left_, is_left) || !is_left) return;
+  report_(absl::StrCat("network.routes: IPv6 leaves beside the tunnel, since ",
+                       config_.network.device, " may have none (net.ipv6.conf.",
+                       config_.network.device, ".disable_ipv6); \"kill_switch\" keeps it in"));
+}
+
+// --- What others have taken away ---
+
+// As it was engaged last, for whichever tunnels. Nobody lifts it between the look at what it is to
+// be and the making; who may not have the lock holds the switch all the same.
+absl::Status HostNetwork::HealKillSwitch() {
+  if (!config_.network.kill_switch) return absl::OkStatus();
+  const std::string& folder = config_.security.state_dir;
+  const auto kept = KeptKillSwitch(folder);
+  if (!kept.ok() || !*kept) return kept.status();
+  const auto missing = host_.Missing({**kept});
+  if (!missing.ok() || missing->empty()) return missing.status();
+  const auto lock = LockKillSwitch(folder);
+  const auto now = KeptKillSwitch(folder);
+  if (!now.ok() || !*now) return now.status();
+  return bring_up_.MakeAgain(**now);
 }
 
 // Other programs flush rule sets, remove routes that are not theirs, or take a device down and up.
-absl::Status HostNetwork::Heal() {
-  const auto wanted = ToBeThere();
-  if (!wanted.ok()) return wanted.status();
-  const auto missing = host_.Missing(*wanted);
+// What is no longer planned, as where the device has lost IPv6, is not mended but goes.
+absl::Status HostNetwork::Heal(const std::vector<HostChange>& plan) {
+  const std::set<HostChange> planned(plan.begin(), plan.end());
+  std::vector<HostChange> wanted;
+  std::copy_if(bring_up_.changes().begin(), bring_up_.changes().end(), std::back_inserter(wanted),
+               [&planned](const HostChange& change) { return planned.contains(change); });
+  const auto missing = host_.Missing(wanted);
   if (!missing.ok()) return missing.status();
+  absl::Status first;
   for (const HostChange& change : *missing) {
-    if (absl::Status status = bring_up_.MakeAgain(change); !status.ok()) return status;
+    absl::Status status = bring_up_.MakeAgain(change);
+    if (first.ok()) first = std::move(status);
   }
-  return absl::OkStatus();
+  return first;
 }
 
 // A table whose contents are to be others is exchanged, so that it is never missing.
@@ -245,28 +270,44 @@ absl::Status HostNetwork::NoteLateDevices(const NetSnapshot& network) {
   return absl::OkStatus();
 }
 
+// What is not in the journal yet; what is, and was set otherwise since, is set on the way.
+absl::StatusOr<std::vector<HostChange>> HostNetwork::PrepareForwardingV6() {
+  std::vector<HostChange> changes;
+  for (const std::string& device : HostFiles().List("/proc/sys/net/ipv6/conf")) {
+    if (device == "all") continue;
+    const std::string accept = OfDevice("ipv6", device, "accept_ra");
+    const bool to_be_set = HostFiles().Read(accept).value_or("") == kAcceptRaUnlessForwarding;
+    if (to_be_set && HasMadeSysctl(accept)) {
+      if (absl::Status status = SetSysctl(accept, kAcceptRaAlways); !status.ok()) return status;
+    } else if (to_be_set) {
+      changes.emplace_back(Sysctl{accept, kAcceptRaUnlessForwarding, kAcceptRaAlways});
+    }
+    const std::string own = OfDevice("ipv6", device, "forwarding");
+    const std::string forwards = HostFiles().Read(own).value_or("0");
+    if (forwards == "0" || HasMadeSysctl(own)) continue;
+    changes.emplace_back(Sysctl{own, forwards, forwards});
+  }
+  return changes;
+}
+
 // For IPv6 there is but one switch for all, which turns every device's own with it, both ways; and
-// a machine that forwards takes no routes from router advertisements unless it is told to.
+// a machine that forwards takes no routes from router advertisements unless it is told to. What
+// that takes is one step of the journal, since a machine may have thousands of devices.
 absl::Status HostNetwork::LetForwardV6() {
+  constexpr int kTries = 3;
   const std::string of_all = OfDevice("ipv6", "all", "forwarding");
   const auto now = HostFiles().Read(of_all);
   if (!now.ok()) return now.status();
   if (*now != "0") return absl::OkStatus();
-  for (const std::string& device : HostFiles().List("/proc/sys/net/ipv6/conf")) {
-    if (device == "all") continue;
-    const std::string accept = OfDevice("ipv6", device, "accept_ra");
-    const auto accepts = HostFiles().Read(accept);
-    if (accepts.ok() && *accepts == kAcceptRaUnlessForwarding) {
-      if (absl::Status status = SetSysctl(accept, kAcceptRaAlways); !status.ok()) return status;
-    }
-    const std::string own = OfDevice("ipv6", device, "forwarding");
-    const auto forwards = HostFiles().Read(own);
-    if (!forwards.ok() || *forwards == "0") continue;
-    if (absl::Status status = bring_up_.Make(Sysctl{own, *forwards, *forwards}); !status.ok()) {
-      return status;
-    }
+  absl::Status status;
+  for (int i = 0; i < kTries; ++i) {
+    auto changes = PrepareForwardingV6();
+    if (!changes.ok()) return changes.status();
+    if (!HasMadeSysctl(of_all)) changes->emplace_back(Sysctl{of_all, "0", "1"});
+    status = bring_up_.Make(*changes);
+    if (!absl::IsNotFound(status)) break;  // else a device has gone since it was looked at
   }
-  return SetSysctl(of_all, "1");
+  return status.ok() ? SetSysctl(of_all, "1") : status;
 }
 
 // --- DNS ---
@@ -275,13 +316,7 @@ absl::Status HostNetwork::SetResolver(const Tunnel& tunnel) {
   const NetworkConfig& wanted = config_.network;
   if (!wanted.dns || !(tunnel.has_carried || wanted.kill_switch)) return absl::OkStatus();
   const ReplacedFile* file = ResolvConf();
-  if (file == nullptr && IsResolvedUsed(kResolvConf)) {
-    const auto link = static_cast<int>(if_nametoindex(wanted.device.c_str()));
-    if (link == resolved_link_) return absl::OkStatus();
-    if (absl::Status status = SetResolvedServers(link, *wanted.dns); !status.ok()) return status;
-    resolved_link_ = link;
-    return absl::OkStatus();
-  }
+  if (file == nullptr && IsResolvedUsed(kResolvConf)) return TellResolved(*wanted.dns);
   // Somebody else, such as a DHCP client, may have written it meanwhile.
   if (file != nullptr && host_.IsThere(*file).value_or(true)) return absl::OkStatus();
   const std::string text = ResolvConfText(*wanted.dns);
@@ -293,6 +328,21 @@ absl::Status HostNetwork::SetResolver(const Tunnel& tunnel) {
                      "them, or run \"braid cleanup\" if that daemon has died"));
   }
   return bring_up_.ReplaceFile(kResolvConf, text);
+}
+
+// Told again now and then, since others may have reverted it. The daemon's loop waits meanwhile, so
+// who has not answered is left alone as long.
+absl::Status HostNetwork::TellResolved(const DnsConfig& dns) {
+  const auto link = static_cast<int>(if_nametoindex(config_.network.device.c_str()));
+  const TimeNs now_ns = MonotonicNowNs();
+  const bool is_early = now_ns < tell_resolved_ns_;
+  if (is_early && (link == resolved_link_ || !resolved_problem_.ok())) return resolved_problem_;
+  absl::Status status = SetResolvedServers(link, dns);
+  resolved_link_ = status.ok() ? link : 0;
+  const bool has_hung = absl::IsDeadlineExceeded(status);
+  resolved_problem_ = has_hung ? status : absl::OkStatus();
+  tell_resolved_ns_ = status.ok() || has_hung ? now_ns + kTellResolvedEveryNs : 0;
+  return status;
 }
 
 const ReplacedFile* HostNetwork::ResolvConf() const {

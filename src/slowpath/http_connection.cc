@@ -19,8 +19,8 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using std::chrono::steady_clock;
 
-// Handlers rest for so many times as long as they took.
-constexpr int kRestAfterCall = 3;
+// After an answer there is none for so many times as long as it took.
+constexpr int kRestAfterAnswer = 3;
 constexpr size_t kMaxDrainedBytes = 1 << 20;
 constexpr std::chrono::seconds kBetweenWarnings{10};
 constexpr size_t kStreamPartBytes = 16 * 1024;
@@ -146,13 +146,13 @@ void HttpConnection::Proceed() {
     case HttpRequestReader::Progress::kWhole:
       return AwaitTurn();
     case HttpRequestReader::Progress::kRefused:
-      return Refuse(reader_.refusal());
+      return RefuseInTurn(reader_.refusal());
   }
 }
 
 // Who may not ask is told before the body is read.
 void HttpConnection::OnHead() {
-  if (const auto refusal = Judge()) return Refuse(*refusal);
+  if (auto refusal = Judge()) return RefuseInTurn(*std::move(refusal));
   if (reader_.request().expects_continue) return SendContinue();
   Proceed();
 }
@@ -194,6 +194,11 @@ void HttpConnection::SendContinue() {
                  });
 }
 
+void HttpConnection::RefuseInTurn(ApiRefusal refusal) {
+  refusal_ = std::move(refusal);
+  AwaitTurn();
+}
+
 void HttpConnection::AwaitTurn() {
   const auto now = steady_clock::now();
   if (now >= shared_->next_call) return Serve();
@@ -201,21 +206,38 @@ void HttpConnection::AwaitTurn() {
   SetTimer(shared_->next_call - now);
 }
 
+// Whatever is answered, the thread rests for it.
 void HttpConnection::Serve() {
   if (shared_->closed) return End();
   Enter(State::kAnswering);
+  const auto begin = steady_clock::now();
+  if (refusal_) {
+    Refuse(*std::exchange(refusal_, std::nullopt));
+  } else if (!operation_) {
+    Send(ServeOptions(), !reader_.request().keep_alive);
+  } else {
+    ServeOperation();
+  }
+  const auto end = steady_clock::now();
+  shared_->next_call = end + kRestAfterAnswer * (end - begin);
+}
+
+void HttpConnection::ServeOperation() {
   const HttpRequest& request = reader_.request();
   const bool ends = !request.keep_alive;
-  if (!operation_) return Send(ServeOptions(), ends);
-  const auto params = ReadApiParams(*operation_, request.content_type, request.body);
-  if (const auto* refusal = std::get_if<ApiRefusal>(&params)) return Refuse(*refusal);
   if (shared_->answer_bytes > shared_->options.max_answer_bytes) {
     return Refuse(RefusalOf({ControlCode::kTooManyClients,
                              "other clients have not taken their answers yet; try again"}));
   }
+  const auto params = ReadApiParams(*operation_, request.content_type, request.body);
+  if (const auto* refusal = std::get_if<ApiRefusal>(&params)) return Refuse(*refusal);
   switch (operation_->kind) {
-    case ApiOperation::Kind::kVerb:
-      return Send(ServeVerb(*operation_, std::get<nlohmann::json>(params)), ends);
+    case ApiOperation::Kind::kVerb: {
+      Answer answer = ServeVerb(*operation_, std::get<nlohmann::json>(params));
+      if (!answer.ask_again) return Send(std::move(answer), ends);
+      Enter(State::kTurn);
+      return SetTimer(kControlAskAgainAfter);
+    }
     case ApiOperation::Kind::kMetrics:
       return Send(Call([this] {
                     return Answer{200, std::string(kMetricsType), shared_->handlers.metrics()};
@@ -245,25 +267,22 @@ HttpConnection::Answer HttpConnection::ServeVerb(const ApiOperation& operation,
     const ControlResult result = shared_->handlers.verb(operation.verb, params);
     const auto* error = std::get_if<ControlError>(&result);
     if (error == nullptr) return {.body = std::get<std::string>(result)};
-    return {.status = HttpStatusOf(error->code), .body = RenderControlError(*error)};
+    return {.status = HttpStatusOf(error->code),
+            .body = RenderControlError(*error),
+            .ask_again = error->ask_again};
   });
 }
 
 HttpConnection::Answer HttpConnection::Call(const std::function<Answer()>& handler) {
-  const auto begin = steady_clock::now();
-  Answer answer;
   try {
-    answer = handler();
+    return handler();
   } catch (const std::exception& error) {
     spdlog::error("http: {} {} failed: {}", reader_.request().method, reader_.request().target,
                   error.what());
-    answer = {.status = 500,
-              .body = RenderControlError(
-                  {ControlCode::kInternal, "the daemon failed to answer; its log says why"})};
+    return {.status = 500,
+            .body = RenderControlError(
+                {ControlCode::kInternal, "the daemon failed to answer; its log says why"})};
   }
-  const auto end = steady_clock::now();
-  shared_->next_call = end + kRestAfterCall * (end - begin);
-  return answer;
 }
 
 // Where the rest of the request has not come, nobody waits for it.
@@ -380,12 +399,10 @@ std::optional<ApiRefusal> HttpConnection::JudgeStream() const {
   if (!id.empty() && !ParseId(id)) {
     return RefusalOf({ControlCode::kBadRequest, "Last-Event-ID must be the id of an event"});
   }
-  size_t streams = 0;
+  const size_t streams = shared_->handlers.events.followers();
   size_t of_client = 0;
   for (const HttpConnection* other : shared_->connections) {
-    if (!other->is_streaming()) continue;
-    ++streams;
-    if (other->client_ == client_) ++of_client;
+    if (other->is_streaming() && other->client_ == client_) ++of_client;
   }
   const HttpServerOptions& options = shared_->options;
   if (of_client >= options.max_streams_per_address) {

@@ -39,7 +39,7 @@ struct HttpShared {
   const std::string openapi;
   std::unordered_set<HttpConnection*> connections;
   size_t answer_bytes = 0;  // that clients have not taken yet
-  // Handlers are not called before: they have had their part of the thread's time.
+  // Nothing is answered before: answers have had their part of the thread's time.
   std::chrono::steady_clock::time_point next_call{};
   // Of wrong tokens nothing is logged before: whoever tries many must not fill the log.
   std::chrono::steady_clock::time_point next_warning{};
@@ -81,8 +81,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   struct Answer {
     int status = 200;
     std::string content_type = "application/json";
-    std::string body;
+    std::string body = {};
     Fields fields = {};
+    bool ask_again = false;  // of the handler, in a moment; it is no answer yet
   };
 
   // A request, in the order of its stages.
@@ -93,8 +94,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::optional<ApiRefusal> Judge();
   void WarnOfWrongToken();
   void SendContinue();
+  void RefuseInTurn(ApiRefusal refusal);
   void AwaitTurn();
   void Serve();
+  void ServeOperation();
   Answer ServeOptions() const;
   Answer ServeVerb(const ApiOperation& operation, const nlohmann::json& params);
   Answer Call(const std::function<Answer()>& handler);
@@ -131,6 +134,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool reads_ = false;   // a read is under way
   bool writes_ = false;  // a write is
   std::optional<ApiOperation> operation_;
+  std::optional<ApiRefusal> refusal_;  // that waits for its turn
   std::string head_;
   std::string body_;
   size_t counted_bytes_ = 0;  // in answer_bytes

@@ -1,7 +1,9 @@
 #include "slowpath/http_server.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <spdlog/spdlog.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <boost/asio/ip/tcp.hpp>
@@ -13,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "slowpath/http_connection.h"
 #include "slowpath/http_stream.h"
+#include "slowpath/tls_pace.h"
 
 namespace braid {
 namespace {
@@ -24,10 +27,6 @@ using std::chrono::steady_clock;
 
 constexpr int kHttpBacklog = 128;
 constexpr std::chrono::milliseconds kRetryAcceptAfter{100};
-// A handshake costs more than all the rest: so many a second take a small part of a core. Others
-// wait in the kernel's queue.
-constexpr std::chrono::microseconds kBetweenTlsAccepts{2500};
-constexpr std::chrono::milliseconds kTlsBurst{250};
 // Who is given a whole network of this length has as many addresses as he likes.
 constexpr int kClientPrefixBits = 64;
 
@@ -55,12 +54,22 @@ absl::Status ListenError(const Endpoint& endpoint, const error_code& error) {
     return absl::AlreadyExistsError(absl::StrCat("somebody else listens at ", where,
                                                  " already; give control.http another port"));
   }
-  if (error == boost::system::errc::address_not_available) {
-    return absl::InvalidArgumentError(absl::StrCat("control.http cannot listen at ", where,
-                                                   ", since this machine has no such address"));
-  }
   return absl::InternalError(
       absl::StrCat("control.http cannot listen at ", where, ": ", error.message()));
+}
+
+// Addresses come later than the API: that of the tunnel's device with it, others by DHCP or when a
+// link is up. Until then nobody reaches it there.
+void BindBeforeItIsThere(tcp::acceptor& acceptor, const tcp::endpoint& at, const Endpoint& wanted,
+                         error_code& error) {
+  const int on = 1;
+  const int level = wanted.address.is_v6() ? IPPROTO_IPV6 : IPPROTO_IP;
+  const int option = wanted.address.is_v6() ? IPV6_FREEBIND : IP_FREEBIND;
+  if (setsockopt(acceptor.native_handle(), level, option, &on, sizeof(on)) != 0) return;
+  acceptor.bind(at, error);
+  if (error) return;
+  spdlog::warn("http: listens at {}, an address that this machine does not have yet",
+               wanted.ToString());
 }
 
 IpAddress LimitedBy(const IpAddress& client) {
@@ -71,7 +80,6 @@ IpAddress LimitedBy(const IpAddress& client) {
 
 HttpServerOptions HttpOptionsOf(const HttpConfig& config) {
   return {.access = {.address = config.address,
-                     .tls = config.tls.has_value(),
                      .token_file = config.token_file,
                      .hosts = config.hosts,
                      .origins = config.origins},
@@ -107,7 +115,7 @@ class HttpServer::Core : public std::enable_shared_from_this<Core> {
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
   Endpoint endpoint_;
-  steady_clock::time_point next_tls_accept_{};  // where they come evenly
+  TlsPace pace_;
 };
 
 absl::Status HttpServer::Core::Open() {
@@ -122,6 +130,9 @@ absl::Status HttpServer::Core::Open() {
     acceptor_.set_option(asio::ip::v6_only(!wanted.address.is_unspecified()), error);
   }
   if (!error) acceptor_.bind(at, error);
+  if (error == boost::system::errc::address_not_available) {
+    BindBeforeItIsThere(acceptor_, at, wanted, error);
+  }
   if (!error) acceptor_.listen(kHttpBacklog, error);
   if (error) return ListenError(wanted, error);
   endpoint_ = wanted;
@@ -156,10 +167,9 @@ void HttpServer::Core::AcceptLater(steady_clock::duration delay) {
 
 void HttpServer::Core::AcceptAtItsPace() {
   if (!identity_) return Accept();
-  const auto now = steady_clock::now();
-  next_tls_accept_ = std::max(next_tls_accept_, now) + kBetweenTlsAccepts;
-  if (next_tls_accept_ - now <= kTlsBurst) return Accept();
-  AcceptLater(next_tls_accept_ - now - kTlsBurst);
+  const auto delay = pace_.OnAccept(steady_clock::now());
+  if (delay == steady_clock::duration::zero()) return Accept();
+  AcceptLater(delay);
 }
 
 void HttpServer::Core::Welcome(tcp::socket socket) {
@@ -172,7 +182,12 @@ void HttpServer::Core::Welcome(tcp::socket socket) {
   MakeRoomFor(client);
   if (shared_->connections.size() >= shared_->options.max_connections) return;
   auto stream = identity_
-                    ? MakeTlsStream(std::move(socket), identity_->Current(steady_clock::now()))
+                    ? MakeTlsStream(std::move(socket), identity_->Current(steady_clock::now()),
+                                    [core = weak_from_this()](auto before, auto cost) {
+                                      const auto here = core.lock();
+                                      if (here == nullptr) return;
+                                      here->pace_.OnCost(before, cost, steady_clock::now());
+                                    })
                     : MakePlainStream(std::move(socket));
   std::make_shared<HttpConnection>(shared_, std::move(stream), client)->Start();
 }

@@ -64,9 +64,9 @@ HttpServerOptions HttpOptionsOf(const HttpConfig& config);
 // Lives on the thread of its io_context, which must outlive it.
 class HttpServer {
  public:
-  // Errors: AlreadyExists when the port is taken, InvalidArgument when the address is not this
-  // machine's or, off the loopback, TLS or token are missing, those of ReadTokenFile() and
-  // CheckTlsFiles().
+  // An address that this machine does not have yet is listened at all the same, and the log says
+  // so. Errors: AlreadyExists when the port is taken, InvalidArgument when, off the loopback, TLS
+  // or token are missing, those of ReadTokenFile() and CheckTlsFiles().
   static absl::StatusOr<std::unique_ptr<HttpServer>> Listen(boost::asio::io_context& io,
                                                             HttpServerOptions options,
                                                             HttpHandlers handlers);

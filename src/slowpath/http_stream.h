@@ -5,6 +5,7 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ssl/context.hpp>
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -29,7 +30,11 @@ class HttpStream {
 };
 
 std::unique_ptr<HttpStream> MakePlainStream(boost::asio::ip::tcp::socket socket);
+// What the handshake of one connection has taken of this thread's time: up to then, and now.
+using OnHandshakeCost = std::function<void(std::chrono::steady_clock::duration before,
+                                           std::chrono::steady_clock::duration cost)>;
 std::unique_ptr<HttpStream> MakeTlsStream(boost::asio::ip::tcp::socket socket,
-                                          std::shared_ptr<boost::asio::ssl::context> context);
+                                          std::shared_ptr<boost::asio::ssl::context> context,
+                                          OnHandshakeCost on_cost);
 
 }  // namespace braid

@@ -6,6 +6,8 @@
 // kernel that no longer runs, or to a namespace that nobody is in any more, needs no undoing.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,13 +25,18 @@ inline constexpr size_t kMaxJournalBytes = 16 << 20;
 struct Whereabouts {
   std::string boot;               // /proc/sys/kernel/random/boot_id
   std::string network_namespace;  // "net:[4026531840]"
+  // When the first process that is seen was started: a container that is started anew is for those
+  // in it what a boot is for a machine. Empty: not known.
+  std::string init = {};
 
   bool operator==(const Whereabouts&) const = default;
 };
 Whereabouts WhereaboutsOfThisProcess();
-// Whether the network namespace of this name is there: a process is in it, or it has a name of its
-// own. What cannot be looked at counts.
-bool IsNetworkAlive(const std::string& network_namespace);
+// Whether the network namespace of `where` is still there, as far as can be seen from `here`: a
+// process is in it, or it has a name of its own. A process that may not be looked at, as an
+// ordinary user may not at most, could be in it, unless all that are seen began later than what was
+// done there.
+bool IsNetworkAlive(const Whereabouts& where, const Whereabouts& here);
 
 struct JournalText {
   Whereabouts where;
@@ -40,6 +47,12 @@ struct JournalText {
 // Errors do not name the file.
 absl::StatusOr<JournalText> ParseJournal(std::string_view text);
 std::string RenderJournal(const JournalText& journal);
+
+// A user of this machine.
+struct JournalWriter {
+  uint32_t user = 0;
+  uint32_t group = 0;
+};
 
 class Journal {
  public:
@@ -52,7 +65,13 @@ class Journal {
   const Whereabouts& where() const { return journal_.where; }
 
   // What follows is done here and now. For a journal without changes.
-  void BeginHere() { journal_.where = WhereaboutsOfThisProcess(); }
+  void BeginHere() {
+    journal_.where = WhereaboutsOfThisProcess();
+    writer_.reset();
+  }
+  // Who has written what was found in it, where that is another one than root, and this is root:
+  // who may do more for it than for its writer would lend that one its rights.
+  const std::optional<JournalWriter>& writer() const { return writer_; }
   // In their order, as one step.
   [[nodiscard]] absl::Status Note(const std::vector<HostChange>& changes);
   // Of each the newest that is equal.
@@ -69,6 +88,7 @@ class Journal {
   std::string path_;
   UniqueFd lock_;
   JournalText journal_;
+  std::optional<JournalWriter> writer_;
 };
 
 }  // namespace braid

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -41,28 +40,44 @@ absl::StatusOr<std::set<std::string>> ReadDevices(const std::string& state_dir) 
       "\"braid cleanup --all\""));
 }
 
+NftTable TableFor(const std::set<std::string>& devices) {
+  return KillSwitchTable({devices.begin(), devices.end()});
+}
+
+// With the lock held.
+absl::Status WriteDevices(const std::string& state_dir, const std::set<std::string>& devices) {
+  const std::string file = FileIn(state_dir);
+  const Json json = {{"version", kKillSwitchVersion}, {"devices", devices}};
+  const std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return InFile(file, ReplaceSmallFile(file, text, {.temporary_suffix = kOnlyWriterSuffix}));
+}
+
 }  // namespace
 
+absl::StatusOr<UniqueFd> LockKillSwitch(const std::string& state_dir) {
+  return LockFile(FileIn(state_dir), LockWait::kUntilFree);
+}
+
 absl::Status EngageKillSwitch(const std::string& state_dir, const std::string& device) {
-  auto devices = ReadDevices(state_dir);
-  // What a damaged file has said is lost; the switch itself must not be.
-  std::set<std::string> all = devices.ok() ? *std::move(devices) : std::set<std::string>();
-  all.insert(device);
-  const std::string file = FileIn(state_dir);
   std::error_code error;
   std::filesystem::create_directories(state_dir, error);
-  const Json json = {{"version", kKillSwitchVersion}, {"devices", all}};
-  if (absl::Status status = ReplaceSmallFile(file, json.dump() + "\n"); !status.ok()) {
-    return InFile(file, status);
+  const auto lock = LockKillSwitch(state_dir);
+  if (!lock.ok()) return lock.status();
+  auto devices = ReadDevices(state_dir);
+  if (!devices.ok() && !absl::IsDataLoss(devices.status())) return devices.status();
+  // What a damaged file has said is lost; the switch itself must not be.
+  std::set<std::string> all = devices.ok() ? *std::move(devices) : std::set<std::string>();
+  if (all.insert(device).second) {
+    if (absl::Status status = WriteDevices(state_dir, all); !status.ok()) return status;
   }
-  return ReplaceTable(KillSwitchTable({all.begin(), all.end()}));
+  return ReplaceTable(TableFor(all));
 }
 
 absl::StatusOr<std::optional<NftTable>> KeptKillSwitch(const std::string& state_dir) {
   const auto devices = ReadDevices(state_dir);
   if (!devices.ok()) return devices.status();
   if (devices->empty()) return std::nullopt;
-  return KillSwitchTable({devices->begin(), devices->end()});
+  return TableFor(*devices);
 }
 
 absl::Status LoadKillSwitch(const std::string& state_dir) {
@@ -73,12 +88,34 @@ absl::Status LoadKillSwitch(const std::string& state_dir) {
 
 absl::Status ShutEverythingIn() { return ReplaceTable(KillSwitchTable({})); }
 
-// The table first: as long as the file is there, another attempt knows what is to be done.
+absl::Status ReleaseFromKillSwitch(const std::string& state_dir, const std::string& device) {
+  const auto lock = LockKillSwitch(state_dir);
+  if (!lock.ok()) return lock.status();
+  auto devices = ReadDevices(state_dir);
+  if (!devices.ok()) return devices.status();
+  if (devices->erase(device) == 0) {
+    return absl::NotFoundError(absl::StrCat("it is not on for ", device));
+  }
+  if (devices->empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "it is on for ", device, " alone: \"braid cleanup --all\" lifts it altogether"));
+  }
+  if (absl::Status status = WriteDevices(state_dir, *devices); !status.ok()) return status;
+  return ReplaceTable(TableFor(*devices));
+}
+
+// The table first: as long as the file is there, another attempt knows what is to be done. And once
+// more in the end: a daemon that could not have the lock may have read the file and made the table
+// anew in between.
 absl::Status LiftKillSwitch(const std::string& state_dir) {
-  if (absl::Status status = RemoveTable(KillSwitchTable({})); !status.ok()) return status;
+  const auto lock = LockKillSwitch(state_dir);
+  const NftTable table = KillSwitchTable({});
+  if (absl::Status status = RemoveTable(table); !status.ok()) return status;
   const std::string file = FileIn(state_dir);
-  if (unlink(file.c_str()) == 0 || errno == ENOENT) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, file);
+  // Without the folder there is nothing in it.
+  absl::Status removed = RemoveSmallFile(file);
+  if (!removed.ok()) return InFile(file, removed);
+  return RemoveTable(table);
 }
 
 bool IsKillSwitchKept(const std::string& state_dir) {

@@ -114,11 +114,13 @@ absl::Status SetUpLog(std::string_view level, LogFormat format) {
         absl::StrCat("there is no log level \"", std::string(level),
                      "\"; use trace, debug, info, warning, error, critical or off"));
   }
-  auto logger =
+  // One for the whole process, since other threads may be using it: what changes of it is atomic,
+  // or locked by its sink.
+  static const auto logger =
       std::make_shared<spdlog::logger>("braid", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->set_formatter(std::make_unique<Formatter>(format));
   logger->set_level(*least);
-  spdlog::set_default_logger(std::move(logger));
+  if (spdlog::default_logger_raw() != logger.get()) spdlog::set_default_logger(logger);
   return absl::OkStatus();
 }
 

@@ -18,7 +18,8 @@ enum class LogFormat : uint8_t {
 absl::StatusOr<LogFormat> ParseLogFormat(std::string_view name);
 
 // `level` is the least that is written: trace, debug, info, warning, error, critical or off. Either
-// format writes one line a message, whatever bytes the message holds. May be called again.
+// format writes one line a message, whatever bytes the message holds. May be called again, while
+// other threads write.
 [[nodiscard]] absl::Status SetUpLog(std::string_view level, LogFormat format);
 
 }  // namespace braid

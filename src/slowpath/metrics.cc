@@ -262,8 +262,4 @@ std::string RenderMetrics(const std::vector<MetricFamily>& families) {
   return std::move(text).str();
 }
 
-nlohmann::ordered_json DescribeMetrics(const StatusSources& sources, const HealthInputs& health) {
-  return {{"text", RenderMetrics(CollectMetrics(sources, health))}};
-}
-
 }  // namespace braid

@@ -153,7 +153,4 @@ std::vector<prometheus::MetricFamily> CollectMetrics(const HealthReport& health)
 // The text format, version 0.0.4.
 std::string RenderMetrics(const std::vector<prometheus::MetricFamily>& families);
 
-// What the control socket's verb "metrics" gives: {"text": …}.
-nlohmann::ordered_json DescribeMetrics(const StatusSources& sources, const HealthInputs& health);
-
 }  // namespace braid

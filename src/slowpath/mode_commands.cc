@@ -29,6 +29,13 @@ absl::StatusOr<std::optional<BondingMode>> ReadMode(const nlohmann::json& params
       "\"mode\" must be \"stripe\", \"preferred\" or \"redundant\", and be given alone");
 }
 
+BondOptions BondAfterReload(const BondOptions& now, const BondOptions& before,
+                            const BondOptions& next) {
+  BondOptions to = next;
+  if (next.mode == before.mode) to.mode = now.mode;
+  return to;
+}
+
 Json DescribeModes(BondingMode mode, const Peers& peers) {
   Json json;
   json["mode"] = std::string(NameOf(mode));

@@ -1,10 +1,10 @@
 #include "slowpath/net_monitor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -36,7 +36,9 @@ absl::Status NetMonitor::Start() {
   auto network = ReadNetSnapshot();
   if (!network.ok()) return network.status();
   network_ = *std::move(network);
-  events_.assign(dup(fd()));
+  const int copy = fcntl(fd(), F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return absl::ErrnoToStatus(errno, "cannot follow this machine's network");
+  events_.assign(copy);
   Wait();
   return absl::OkStatus();
 }
@@ -62,7 +64,6 @@ void NetMonitor::TakeEvents() {
     if (length > 0) {
       Note(bytes.data(), static_cast<size_t>(length));
     } else if (length < 0 && errno == ENOBUFS) {
-      ++overruns_;
       news_ = {true, true};
     } else if (length == 0 || errno != EINTR) {
       break;

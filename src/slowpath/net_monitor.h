@@ -32,8 +32,6 @@ class NetMonitor {
   void Close();
 
   const NetSnapshot& network() const { return network_; }
-  // How often the kernel had lost events, so that everything was read again.
-  uint64_t overruns() const { return overruns_; }
   // The socket that events come from, so that a test can make it small.
   int fd() const { return nl_socket_get_fd(socket_.get()); }
 
@@ -58,7 +56,6 @@ class NetMonitor {
   News news_;
   bool scheduled_ = false;
   std::chrono::steady_clock::duration pause_ = kCoalesce;
-  uint64_t overruns_ = 0;
 };
 
 }  // namespace braid

@@ -108,9 +108,8 @@ void TakeRoute(nlmsghdr* message, NetSnapshot& to) {
   route.table =
       attributes[RTA_TABLE] != nullptr ? nla_get_u32(attributes[RTA_TABLE]) : header->rtm_table;
   if (attributes[RTA_PRIORITY] != nullptr) route.metric = nla_get_u32(attributes[RTA_PRIORITY]);
-  ForEachLink(attributes, [&](int link, const nlattr* gateway) {
+  ForEachLink(attributes, [&](int link, const nlattr*) {
     route.link = link;
-    route.gateway = gateway != nullptr ? AddressOf(header->rtm_family, gateway) : IpAddress{};
     to.default_routes.push_back(route);
   });
 }
@@ -132,13 +131,6 @@ int Take(nl_msg* message, void* to) {
       break;
   }
   return NL_OK;
-}
-
-template <typename Header>
-int Dump(nl_sock* socket, int type) {
-  Header header{};
-  const int sent = nl_send_simple(socket, type, NLM_F_DUMP, &header, sizeof(header));
-  return sent < 0 ? sent : nl_recvmsgs_default(socket);
 }
 
 struct FoundRoute {
@@ -220,21 +212,13 @@ const NetLink* NetSnapshot::Find(const std::string& name) const {
 }
 
 absl::StatusOr<NetSnapshot> ReadNetSnapshot() {
-  auto socket = OpenRtnetlink();
-  if (!socket.ok()) return socket.status();
-  int result = 0;
-  for (int i = 0; i < kDumpTries; ++i) {
-    NetSnapshot snapshot;
-    nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, Take, &snapshot);
-    result = Dump<ifinfomsg>(socket->get(), RTM_GETLINK);
-    if (result >= 0) result = Dump<ifaddrmsg>(socket->get(), RTM_GETADDR);
-    if (result >= 0) result = Dump<rtmsg>(socket->get(), RTM_GETROUTE);
-    if (result >= 0) return snapshot;
-    if (result != -NLE_DUMP_INTR) break;
-    socket = OpenRtnetlink();  // what is left of the dump goes with the old one
-    if (!socket.ok()) return socket.status();
-  }
-  return NetlinkError(result, "cannot read this machine's links, addresses and routes");
+  auto network =
+      DumpRtnetlink(RTM_GETLINK, ifinfomsg{}, std::nullopt, Take, NetSnapshot(), "links");
+  if (!network.ok()) return network;
+  network =
+      DumpRtnetlink(RTM_GETADDR, ifaddrmsg{}, std::nullopt, Take, *network, "links' addresses");
+  if (!network.ok()) return network;
+  return DumpRtnetlink(RTM_GETROUTE, rtmsg{}, std::nullopt, Take, *network, "routes");
 }
 
 std::optional<int> LookUpRoute(const Endpoint& remote, const IpAddress& local, int bound_to) {

@@ -36,7 +36,6 @@ struct NetAddress {
 struct NetDefaultRoute {
   int link = 0;
   IpAddress::Family family = IpAddress::Family::kNone;
-  IpAddress gateway;  // unset: none, or one of another family
   uint32_t table = 0;
   uint32_t metric = 0;
 

@@ -44,15 +44,20 @@ std::set<IpPrefix> PastTheTunnel(const NetworkPlanInput& input, const RoutesConf
   return past;
 }
 
+std::set<IpPrefix> ThroughTheTunnel(const Config& config, const RoutesConfig& routes) {
+  std::set<IpPrefix> through;
+  for (const IpPrefix& prefix : routes.include) through.insert(prefix.Network());
+  for (const Family family : {Family::kV4, Family::kV6}) {
+    const IpPrefix all = *IpPrefix::Parse(family == Family::kV4 ? "0.0.0.0/0" : "::/0");
+    if (routes.everything && IsCarried(config, all)) through.insert(all);
+  }
+  return through;
+}
+
 void PlanRoutes(const NetworkPlanInput& input, std::vector<HostChange>& plan) {
   const std::optional<RoutesConfig>& routes = input.config.network.routes;
   if (!routes || !input.draws_traffic) return;
-  std::set<IpPrefix> through;
-  for (const IpPrefix& prefix : routes->include) through.insert(prefix.Network());
-  for (const Family family : {Family::kV4, Family::kV6}) {
-    const IpPrefix all = *IpPrefix::Parse(family == Family::kV4 ? "0.0.0.0/0" : "::/0");
-    if (routes->everything && IsCarried(input.config, all)) through.insert(all);
-  }
+  std::set<IpPrefix> through = ThroughTheTunnel(input.config, *routes);
   if (!input.has_v6) {
     std::erase_if(through, [](const IpPrefix& prefix) { return prefix.address.is_v6(); });
   }
@@ -61,14 +66,14 @@ void PlanRoutes(const NetworkPlanInput& input, std::vector<HostChange>& plan) {
   for (const IpPrefix& prefix : PastTheTunnel(input, *routes)) {
     // What is wanted through the tunnel by name is meant so.
     if (!families.contains(prefix.address.family) || through.contains(prefix)) continue;
-    plan.push_back(OwnRoute{OwnRoute::Type::kThrow, prefix, input.table, ""});
+    plan.emplace_back(OwnRoute{OwnRoute::Type::kThrow, prefix, input.table, ""});
   }
   for (const IpPrefix& prefix : through) {
-    plan.push_back(
+    plan.emplace_back(
         OwnRoute{OwnRoute::Type::kThroughDevice, prefix, input.table, input.config.network.device});
   }
   for (const Family family : families) {
-    plan.push_back(OwnRule{family, kRulePriority, kOwnMark, input.table});
+    plan.emplace_back(OwnRule{family, kRulePriority, kOwnMark, input.table});
   }
 }
 
@@ -110,10 +115,22 @@ bool ForwardsV6(const Config& config) {
                      [](const NatConfig& nat) { return nat.source.address.is_v6(); });
 }
 
+bool IsV6Left(const NetworkPlanInput& input) {
+  const NetworkConfig& wanted = input.config.network;
+  const bool may_leave = wanted.routes && input.draws_traffic && !wanted.kill_switch;
+  if (!may_leave || input.has_v6) return false;
+  const std::set<IpPrefix> through = ThroughTheTunnel(input.config, *wanted.routes);
+  const auto& out = input.network.default_routes;
+  return std::any_of(through.begin(), through.end(),
+                     [](const IpPrefix& prefix) { return prefix.address.is_v6(); }) &&
+         std::any_of(out.begin(), out.end(),
+                     [](const NetDefaultRoute& route) { return route.family == Family::kV6; });
+}
+
 std::vector<HostChange> PlanNetwork(const NetworkPlanInput& input) {
   std::vector<HostChange> plan;
   const NetworkConfig& network = input.config.network;
-  if (!network.nat.empty()) plan.push_back(NatTable(network.device, network.nat, input.guard));
+  if (!network.nat.empty()) plan.emplace_back(NatTable(network.device, network.nat, input.guard));
   PlanRoutes(input, plan);
   return plan;
 }

@@ -35,6 +35,10 @@ struct NetworkPlanInput {
 // choose which addresses those are.
 std::vector<HostChange> PlanNetwork(const NetworkPlanInput& input);
 
+// What is to go through the tunnel as IPv6 leaves beside it: its device may have none, and this
+// machine does elsewhere.
+bool IsV6Left(const NetworkPlanInput& input);
+
 // One peer carries all of it.
 bool IsCarried(const Config& config, const IpPrefix& prefix);
 

@@ -1,8 +1,11 @@
 #include "slowpath/nft.h"
 
+#include <linux/capability.h>
 #include <linux/netlink.h>
 #include <nftables/libnftables.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -38,7 +41,16 @@ bool HasSocket() {
       UniqueFd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER)));
 }
 
+// It says so on this process's own standard error where it may not ask.
+bool MayAsk() {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  return syscall(SYS_capget, &header, data) == 0 &&
+         (data[CAP_TO_INDEX(CAP_NET_ADMIN)].effective & CAP_TO_MASK(CAP_NET_ADMIN)) != 0;
+}
+
 NftResult Run(const Json& commands) {
+  if (!MayAsk()) return {-1, "Operation not permitted: CAP_NET_ADMIN is needed"};
   if (!HasSocket()) return {-1, "this kernel has no nftables, or no file descriptor is left"};
   const CPointer<nft_ctx, nft_ctx_free> context(nft_ctx_new(NFT_CTX_DEFAULT));
   if (context == nullptr) return {-1, "no memory"};
@@ -100,7 +112,8 @@ class TableWriter {
                              {"expr", std::move(expressions)}}}}}});
   }
   NftTable Take() {
-    table_.contents = commands_.dump();
+    // A name that is no text matches nothing: nftables itself takes none.
+    table_.contents = commands_.dump(-1, ' ', false, Json::error_handler_t::replace);
     return std::move(table_);
   }
 

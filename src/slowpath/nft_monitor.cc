@@ -2,14 +2,15 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <utility>
@@ -21,6 +22,10 @@ namespace braid {
 namespace {
 
 constexpr int kTableEventsPerWake = 64;  // before others have their turn
+// Who hears of a change looks at tables that may be large: where others change rules all the time,
+// that is not done all the time.
+constexpr int kPauseForLooking = 10;
+constexpr std::chrono::seconds kLongestPause{1};  // a flushed kill switch waits for its return
 constexpr uint16_t kNewGeneration = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN;
 
 // Each transaction ends with a message of its own that says so. The others, one for each rule and
@@ -54,7 +59,9 @@ absl::Status NftMonitor::Start() {
     return absl::UnavailableError(
         absl::StrCat("cannot follow changes of nftables: ", strerror(errno)));
   }
-  events_.assign(dup(fd.get()));
+  const int copy = fcntl(fd.get(), F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) return absl::ErrnoToStatus(errno, "cannot follow changes of nftables");
+  events_.assign(copy);
   Wait();
   return absl::OkStatus();
 }
@@ -88,11 +95,18 @@ void NftMonitor::TakeEvents() {
 
 void NftMonitor::Schedule() {
   if (std::exchange(scheduled_, true)) return;
-  timer_.expires_after(kCoalesce);
+  timer_.expires_after(pause_);
   timer_.async_wait([this](const boost::system::error_code& error) {
     scheduled_ = false;
-    if (!error) on_change_();
+    if (!error) Tell();
   });
+}
+
+void NftMonitor::Tell() {
+  const auto begin = std::chrono::steady_clock::now();
+  on_change_();
+  pause_ = std::clamp<std::chrono::steady_clock::duration>(
+      (std::chrono::steady_clock::now() - begin) * kPauseForLooking, kCoalesce, kLongestPause);
 }
 
 }  // namespace braid

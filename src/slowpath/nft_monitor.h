@@ -1,6 +1,6 @@
 // Tells, in the daemon's loop, when somebody has changed nftables' rules in this network namespace:
 // anybody, this process as well, since whoever hears of it compares what is there. What comes
-// within a moment is told at once.
+// within a moment is told at once, and less often the longer it takes to hear of it.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -30,11 +30,13 @@ class NftMonitor {
   void Wait();
   void TakeEvents();
   void Schedule();
+  void Tell();
 
   boost::asio::posix::stream_descriptor events_;
   boost::asio::steady_timer timer_;
   const OnChange on_change_;
   bool scheduled_ = false;
+  std::chrono::steady_clock::duration pause_ = kCoalesce;
 };
 
 }  // namespace braid

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "slowpath/damaged_file.h"
 #include "slowpath/small_file.h"
 
 namespace braid {
@@ -72,13 +73,6 @@ int64_t ResetAfter(int64_t wall_s, int day) {
   return ResetIn(now.tm_year + 1900, now.tm_mon + 1, day);
 }
 
-// What is damaged may still tell somebody something.
-std::string SetAside(const std::string& path) {
-  std::error_code error;
-  std::filesystem::rename(path, path + ".damaged", error);
-  return error ? "is damaged" : "was damaged, and is now \"" + path + ".damaged\"";
-}
-
 std::string FileName(const std::string& state_dir, const Key& public_key) {
   char name[17];
   sodium_bin2hex(name, sizeof(name), public_key.data(), 8);
@@ -126,11 +120,15 @@ absl::Status PathQuotas::Load() {
   std::filesystem::create_directories(state_dir_, error);
   const auto text = ReadSmallFile(path_, kMaxFileBytes, FilePrivacy::kAny);
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
+  // What cannot be read now stays for a time when it can.
+  may_save_ = text.ok();
   const auto quotas = text.ok() ? ParseQuotaText(*text) : std::nullopt;
   if (!quotas) {
-    const std::string why = text.ok() ? SetAside(path_) : std::string(text.status().message());
+    const std::string why =
+        text.ok() ? SetAsideDamaged(path_) : std::string(text.status().message());
     return absl::DataLossError("security.state_dir: \"" + path_ + "\" " + why +
-                               "; the quotas of the paths are counted from 0");
+                               "; the quotas of the paths are counted from 0" +
+                               (may_save_ ? "" : ", and what they use is not kept"));
   }
   on_disk_ = *quotas;
   for (const auto& [name, kept] : *quotas) quotas_.emplace(name, PathQuota(kept));
@@ -155,6 +153,7 @@ absl::Status PathQuotas::SaveIfDue(TimeNs now_ns) {
 }
 
 absl::Status PathQuotas::Save() {
+  if (!may_save_) return absl::OkStatus();
   std::map<std::string, PathQuota::Kept> kept;
   for (const auto& [name, quota] : quotas_) kept.emplace(name, quota.kept());
   if (kept == on_disk_) return absl::OkStatus();

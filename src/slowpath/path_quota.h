@@ -70,7 +70,8 @@ class PathQuotas {
   // The file lies in `state_dir` under a name of its own for each public key.
   PathQuotas(const std::string& state_dir, const Key& public_key);
 
-  // Not OK when nothing can be kept there, or what is there cannot be read.
+  // Not OK when nothing can be kept there, or what is there cannot be read: that is left as it is,
+  // or set aside where it is damaged.
   [[nodiscard]] absl::Status Load();
   // Writes what has changed, when a part of a quota that counts, or some time, is not on disk yet.
   // Not OK the first time that this fails.
@@ -89,6 +90,7 @@ class PathQuotas {
   std::map<std::string, PathQuota::Kept> on_disk_;
   TimeNs saved_ns_ = 0;
   bool told_failure_ = false;
+  bool may_save_ = true;  // else there is a file that could not be read
 };
 
 // The text of the file, and back. Nothing when it is not of this version, or damaged.

@@ -173,37 +173,11 @@ int LookAtRule(nl_msg* message, void* to) {
   return NL_OK;
 }
 
-// `reading` as it is, filled by `take`. The kernel gives only what is asked for, where it can.
-template <typename Header, typename Reading>
-absl::StatusOr<Reading> Dump(int type, const Header& header, std::optional<uint32_t> table,
-                             nl_recvmsg_msg_cb_t take, const Reading& empty, const char* what) {
-  int result = 0;
-  for (int i = 0; i < kDumpTries; ++i) {
-    // What is left of an interrupted dump goes with its socket.
-    const auto socket = OpenRtnetlink();
-    if (!socket.ok()) return socket.status();
-    const int on = 1;
-    setsockopt(nl_socket_get_fd(socket->get()), SOL_NETLINK, NETLINK_GET_STRICT_CHK, &on,
-               sizeof(on));
-    const NetlinkMessage request(nlmsg_alloc_simple(type, NLM_F_REQUEST | NLM_F_DUMP));
-    Header copy = header;
-    nlmsg_append(request.get(), &copy, sizeof(copy), NLMSG_ALIGNTO);
-    if (table) nla_put_u32(request.get(), RTA_TABLE, *table);
-    Reading reading = empty;
-    nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, take, &reading);
-    result = nl_send_auto(socket->get(), request.get());
-    if (result >= 0) result = nl_recvmsgs_default(socket->get());
-    // A table that never was has no routes.
-    if (result >= 0 || result == -NLE_OBJ_NOTFOUND) return reading;
-    if (result != -NLE_DUMP_INTR) break;
-  }
-  return NetlinkError(result, absl::StrCat("cannot read this machine's ", what));
-}
-
 absl::StatusOr<TableReading> ReadTable(IpAddress::Family family, uint32_t table) {
   rtmsg header{};
   header.rtm_family = static_cast<uint8_t>(FamilyOf(family));
-  return Dump(RTM_GETROUTE, header, table, LookAtRoute, TableReading{.table = table}, "routes");
+  return DumpRtnetlink(RTM_GETROUTE, header, table, LookAtRoute, TableReading{.table = table},
+                       "routes");
 }
 
 const char* NameOf(IpAddress::Family family) {
@@ -236,8 +210,8 @@ absl::StatusOr<std::vector<OwnRoute>> OwnRoutesIn(IpAddress::Family family, uint
 absl::StatusOr<std::vector<OwnRule>> OwnRules(IpAddress::Family family) {
   fib_rule_hdr header{};
   header.family = static_cast<uint8_t>(FamilyOf(family));
-  return Dump(RTM_GETRULE, header, std::nullopt, LookAtRule, std::vector<OwnRule>(),
-              "routing rules");
+  return DumpRtnetlink(RTM_GETRULE, header, std::nullopt, LookAtRule, std::vector<OwnRule>(),
+                       "routing rules");
 }
 
 absl::StatusOr<bool> IsTableInUse(IpAddress::Family family, uint32_t table) {

@@ -11,9 +11,12 @@
 
 namespace braid {
 
-// `take()` again, for as long as it says AlreadyExists, but no longer than two seconds. Blocks.
+inline constexpr DurationNs kPredecessorEndsInNs = 2 * kSecondNs;
+
+// `take()` again, for as long as it says AlreadyExists, but no longer than that. Blocks, so it is
+// not for a loop that runs: what holds the rest may wait there.
 inline absl::Status TakeOver(absl::FunctionRef<absl::Status()> take) {
-  const TimeNs give_up_ns = MonotonicNowNs() + 2 * kSecondNs;
+  const TimeNs give_up_ns = MonotonicNowNs() + kPredecessorEndsInNs;
   while (true) {
     absl::Status status = take();
     if (!absl::IsAlreadyExists(status) || MonotonicNowNs() >= give_up_ns) return status;

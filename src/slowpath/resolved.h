@@ -12,7 +12,8 @@ namespace braid {
 // Whether programs ask it: what the C library reads is a link to a file of its.
 bool IsResolvedUsed(const std::string& resolv_conf);
 
-// Waits for its answer, two seconds at most.
+// Both wait for its answers, two seconds at most in all: DeadlineExceeded where it, or the bus, has
+// given none.
 [[nodiscard]] absl::Status SetResolvedServers(int link, const DnsConfig& dns);
 // While the device stays: it has none any more.
 [[nodiscard]] absl::Status RevertResolvedServers(int link);

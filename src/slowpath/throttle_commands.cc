@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "slowpath/config_throttle.h"
@@ -63,6 +65,23 @@ absl::StatusOr<ThrottleConfig> ReadThrottleChange(const nlohmann::json& params,
   std::vector<std::string> names;
   for (const auto& peer : peers.all()) names.push_back(peer->config.name);
   return ChangeThrottle(params, throttle, names);
+}
+
+ThrottleConfig ThrottleAfterReload(const ThrottleConfig& now, const ThrottleConfig& before,
+                                   const ThrottleConfig& next, const Peers& peers) {
+  ThrottleConfig to = now;
+  if (next.total != before.total) to.total = next.total;
+  for (const auto& [name, limits] : before.peers) {
+    if (!next.peers.contains(name)) to.peers.erase(name);
+  }
+  for (const auto& [name, limits] : next.peers) {
+    const auto was = before.peers.find(name);
+    if (was == before.peers.end() || was->second != limits) to.peers[name] = limits;
+  }
+  std::unordered_set<std::string_view> names;
+  for (const Peer* peer : peers.all()) names.insert(peer->config.name);
+  std::erase_if(to.peers, [&names](const auto& limit) { return !names.contains(limit.first); });
+  return to;
 }
 
 Json DescribeLimits(const ThrottleLimits& limits) {

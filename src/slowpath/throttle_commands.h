@@ -25,6 +25,11 @@ absl::StatusOr<ThrottleConfig> ReadThrottleChange(const nlohmann::json& params,
                                                   const ThrottleConfig& throttle,
                                                   const Peers& peers);
 
+// The limits of now, when the configuration's were `before` and are `next`: what commands have
+// changed stands where it says the same as before. Of peers that there are.
+ThrottleConfig ThrottleAfterReload(const ThrottleConfig& now, const ThrottleConfig& before,
+                                   const ThrottleConfig& next, const Peers& peers);
+
 // {"send": {"rate_mbps", "burst_kb"}, "receive": …}; null for what is not limited.
 nlohmann::ordered_json DescribeLimits(const ThrottleLimits& limits);
 

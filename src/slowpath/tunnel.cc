@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "io/tun_steering.h"
 #include "slowpath/cpu_topology.h"
 #include "slowpath/key_file.h"
@@ -38,14 +37,24 @@ constexpr auto kRetryCommandsAfter = std::chrono::milliseconds(1);
 constexpr int kStrayBuffers = 512;
 // Names, and what somebody has taken away of this machine's network.
 constexpr DurationNs kLookEveryNs = 5 * kSecondNs;
-// Who asks for the status again and again is told so old a one, unless something has happened: to
-// make it costs the workers, on whose processors this runs.
-constexpr DurationNs kKeepStatusNs = 50 * kMillisecondNs;
+constexpr char kKillSwitchOfEarlierRun[] =
+    "the kill switch of an earlier run is on; \"braid cleanup --all\" lifts it";
+constexpr char kKillSwitchStays[] =
+    "the kill switch stays on until \"braid cleanup --all\" lifts it";
+// A refused reload leaves the configuration that runs in force, which a mere start would bring up
+// again: the reload has to come in between.
+constexpr char kStartAnewWithThat[] =
+    "\"braid stop --tunnel\", \"braid reload\" and \"braid start\", in this order, do it";
 
-// No more than there are handshakes to do at once.
-int HandshakeThreads(const Config& config) {
-  const size_t cpus = AffinityOfThisProcess().size();
-  return static_cast<int>(std::max<size_t>(std::min(cpus, config.tunnel.peers.size()), 1));
+// As many as can run at once. Peers may become more; and there are none before the first handshake.
+int HandshakeThreads() {
+  return static_cast<int>(std::max<size_t>(AffinityOfThisProcess().size(), 1));
+}
+
+// Whether what is changed of this machine's network has to be kept, so that it can be taken back,
+// or, the kill switch, looked after.
+bool ChangesHost(const NetworkConfig& wanted) {
+  return wanted.routes || wanted.dns || !wanted.nat.empty() || wanted.kill_switch;
 }
 
 }  // namespace
@@ -60,7 +69,7 @@ Tunnel::Tunnel(asio::io_context& io, Config config, EventLog& events, OnFailure 
       started_ns_(MonotonicNowNs()),
       workers_(ChooseWorkers(config_).cpus),
       meters_(PeerRoom(config_.tunnel.peers.size())),
-      arena_(HandshakeThreads(config_)),
+      arena_(HandshakeThreads()),
       events_(
           io, workers_.events().doorbell, [this] { return workers_.events().events.Empty(); },
           [this] { TakeEvents(); }),
@@ -72,12 +81,13 @@ Tunnel::~Tunnel() = default;
 
 // --- Bring-up ---
 
-absl::Status Tunnel::Start() {
+absl::Status Tunnel::Start(Patience patience) {
   for (auto step :
        {&Tunnel::HoldKillSwitch, &Tunnel::ReadKeys, &Tunnel::TakeBackLeftovers,
         &Tunnel::FollowLinks, &Tunnel::OpenSockets, &Tunnel::OpenDevice, &Tunnel::StartWorkers,
         &Tunnel::AddPeers, &Tunnel::ListenForMeasurements, &Tunnel::BringUpNetwork}) {
-    const absl::Status status = TakeOver([&] { return (this->*step)(); });
+    const auto take = [&] { return (this->*step)(); };
+    const absl::Status status = patience == Patience::kWaits ? TakeOver(take) : take();
     if (!status.ok()) return status;
   }
   events_.Start();
@@ -93,9 +103,7 @@ absl::Status Tunnel::Start() {
 absl::Status Tunnel::HoldKillSwitch() {
   const std::string& state_dir = config_.security.state_dir;
   if (config_.network.kill_switch) return EngageKillSwitch(state_dir, config_.network.device);
-  if (IsKillSwitchKept(state_dir)) {
-    Warn("the kill switch of an earlier run is on; \"braid cleanup --all\" lifts it");
-  }
+  if (IsKillSwitchKept(state_dir)) Warn(kKillSwitchOfEarlierRun);
   return absl::OkStatus();
 }
 
@@ -125,16 +133,14 @@ absl::Status Tunnel::ReadKeys() {
 
 // What a daemon that was killed has left of its changes to this machine.
 absl::Status Tunnel::TakeBackLeftovers() {
-  const NetworkConfig& wanted = config_.network;
-  const bool changes_host = wanted.routes || wanted.dns || !wanted.nat.empty();
   auto journal = Journal::Open(JournalPath(config_.security.state_dir, config_.network.device));
-  if (!journal.ok() && (changes_host || absl::IsAlreadyExists(journal.status()))) {
+  if (!journal.ok() && (ChangesHost(config_.network) || absl::IsAlreadyExists(journal.status()))) {
     return journal.status();
   }
   if (!journal.ok()) return absl::OkStatus();  // that nothing can be kept there was said before
   host_network_.emplace(config_, host_, *std::move(journal),
-                        [](const std::string& line) { spdlog::warn("{}", line); });
-  return host_network_->TakeBackLeftovers();
+                        [this](const std::string& line) { Warn(line); });
+  return host_network_->TakeBack();
 }
 
 absl::Status Tunnel::FollowLinks() {
@@ -170,7 +176,9 @@ absl::Status Tunnel::OpenSockets() {
       io_, Uplinks::Tunnel{config_, network_->network(), *sockets_, *slow_lane_, workers_, *quotas_,
                            [this] { return NameServers(); }, [this] { FollowNetwork(); },
                            [this](const std::string& what) { Warn(what); }});
-  return uplinks_->Open();
+  absl::Status opened = uplinks_->Open();
+  // That may be otherwise in a moment, and no name was wrong.
+  return absl::IsNotFound(opened) ? absl::UnavailableError(opened.message()) : opened;
 }
 
 absl::Status Tunnel::OpenDevice() {
@@ -207,10 +215,11 @@ absl::StatusOr<DeviceMtu> Tunnel::ChooseMtu() const {
 }
 
 absl::Status Tunnel::SteerByLanes(int lanes) {
-  steered_lanes_ = lanes;
   auto program = LoadLaneSteering(lanes, workers_.workers());
   if (!program.ok()) return program.status();
-  return AttachLaneSteering(device_->queues[0].get(), program->get());
+  absl::Status status = AttachLaneSteering(device_->queues[0].get(), program->get());
+  if (status.ok()) steered_lanes_ = lanes;
+  return status;
 }
 
 absl::Status Tunnel::StartWorkers() {
@@ -296,9 +305,10 @@ absl::Status Tunnel::BringUpNetwork() {
   return host_network_->Follow(network_->network(), SeeTunnel());
 }
 
-// In reverse order of the bring-up.
-void Tunnel::Stop() {
-  if (std::exchange(stopping_, true)) return;
+// In reverse order of the bring-up: so this machine's network is as it was even where a worker
+// hangs. What waits in the loop still refers to this object, but to none of what it lets go of.
+bool Tunnel::Stop() {
+  if (std::exchange(stopping_, true)) return true;
   if (measure_) measure_->Close();
   arena_.Stop();
   if (peers_) peers_->Close(MonotonicNowNs());
@@ -308,11 +318,14 @@ void Tunnel::Stop() {
   if (network_) network_->Close();
   events_.Close();
   jobs_.Close();
-  workers_.Stop();
-  if (uplinks_) uplinks_->Close();
-  slow_lane_.reset();
   TakeBackNetwork();
+  const bool have_workers_ended = workers_.Stop();
+  if (uplinks_) uplinks_->Close();
+  if (!have_workers_ended) return false;
+  slow_lane_.reset();
+  sockets_.reset();
   device_.reset();
+  return true;
 }
 
 void Tunnel::Fail(absl::Status why) {
@@ -333,12 +346,14 @@ absl::Status Tunnel::Apply(Config next) {
   }
   if (absl::Status status = ChangeNetwork(next); !status.ok()) return status;
   const TunnelConfig before = std::exchange(config_.tunnel, std::move(next.tunnel));
-  const bool has_other_limits = config_.throttle != next.throttle;
-  if (has_other_limits) throttle_ = config_.throttle = std::move(next.throttle);
+  const ThrottleConfig limits_before = std::exchange(config_.throttle, std::move(next.throttle));
   config_.log = std::move(next.log);
-  status_.until_ns = 0;
+  ForgetWhatWasTold();
   if (!peers->empty()) ChangePeers(*peers);
-  if (has_other_limits || !peers->empty()) ChangeThrottle();
+  if (config_.throttle != limits_before || !peers->empty()) {
+    throttle_ = ThrottleAfterReload(throttle_, limits_before, config_.throttle, *peers_);
+    PublishThrottle();
+  }
   ChangeBond(before);
   if (uplinks_) uplinks_->OnConfig(before);
   FollowNetwork();
@@ -347,8 +362,7 @@ absl::Status Tunnel::Apply(Config next) {
 
 absl::StatusOr<Tunnel::PeerChanges> Tunnel::ComparePeers(const Config& next) const {
   PeerChanges changes;
-  absl::flat_hash_map<Key, const Peer*> known;
-  for (const Peer* peer : peers_->all()) known[peer->config.public_key] = peer;
+  absl::flat_hash_map<Key, const Peer*> known = PeersByKey();
   for (const PeerConfig& config : next.tunnel.peers) {
     const auto preshared_key = ReadPresharedKey(config);
     if (!preshared_key.ok()) return preshared_key.status();
@@ -366,50 +380,87 @@ absl::StatusOr<Tunnel::PeerChanges> Tunnel::ComparePeers(const Config& next) con
     changes.added.push_back({config, *std::move(keys)});
   }
   for (const auto& [key, peer] : known) changes.removed.push_back(peer->slot);
-  if (changes.added.size() > peers_->room(MonotonicNowNs())) {
+  const size_t room = peers_->room(MonotonicNowNs());
+  if (changes.added.size() > room) {
     return absl::ResourceExhaustedError(
-        "/tunnel/peers: there is room for " + std::to_string(peers_->room(MonotonicNowNs())) +
+        "/tunnel/peers: there is room for " + std::to_string(room) +
         " more peers while the tunnel runs, not for " + std::to_string(changes.added.size()) +
-        ": start it anew with \"braid stop --tunnel\" and \"braid start\"");
+        "; that of peers that have gone is free ten seconds later. To start anew with that, " +
+        kStartAnewWithThat);
   }
   return changes;
 }
 
+absl::flat_hash_map<Key, const Peer*> Tunnel::PeersByKey() const {
+  absl::flat_hash_map<Key, const Peer*> peers;
+  peers.reserve(peers_->all().size());
+  for (const Peer* peer : peers_->all()) peers[peer->config.public_key] = peer;
+  return peers;
+}
+
+std::vector<const PeerConfig*> Tunnel::PeersWithAnotherKey(const Config& next) const {
+  std::vector<const PeerConfig*> peers;
+  const absl::flat_hash_map<Key, const Peer*> known = PeersByKey();
+  for (const PeerConfig& config : next.tunnel.peers) {
+    const auto found = known.find(config.public_key);
+    if (found == known.end() || config.preshared_key_file.empty()) continue;
+    const Peer& peer = *found->second;
+    if (peer.config.preshared_key_file != config.preshared_key_file) continue;
+    const auto key = ReadPresharedKey(config);
+    if (key.ok() && !(peer.keys->preshared_key == *key)) peers.push_back(&config);
+  }
+  return peers;
+}
+
+// What a command engages or lifts for good comes last: nothing that fails leaves it behind.
 absl::Status Tunnel::ChangeNetwork(Config& next) {
-  const bool wants_more = next.network.routes || next.network.dns || !next.network.nat.empty();
-  if (!host_network_ && wants_more) {
+  if (!host_network_ && ChangesHost(next.network)) {
     return absl::FailedPreconditionError(
         "/network: " + config_.security.state_dir +
         " could not be written to when the tunnel was started, and what is changed of this "
-        "machine's network has to be kept there: mend that and start the tunnel anew");
+        "machine's network has to be kept there. When that is mended, " +
+        kStartAnewWithThat);
   }
-  if (next.network.kill_switch && !config_.network.kill_switch) {
-    absl::Status status = EngageKillSwitch(config_.security.state_dir, config_.network.device);
-    if (!status.ok()) return status;
+  const bool had_kill_switch = config_.network.kill_switch;
+  const bool wants_kill_switch = next.network.kill_switch;
+  std::swap(config_.network, next.network);
+  absl::Status status = ChangeHost(next.network);
+  if (status.ok() && wants_kill_switch && !had_kill_switch) {
+    const bool was_kept = IsKillSwitchKept(config_.security.state_dir);
+    status = EngageKillSwitch(config_.security.state_dir, config_.network.device);
+    // Not so where it was on for an earlier run, or another tunnel.
+    if (!status.ok() && !was_kept) (void)LiftKillSwitch(config_.security.state_dir);
   }
-  if (!next.network.kill_switch && config_.network.kill_switch) {
-    Warn("the kill switch stays on until \"braid cleanup --all\" lifts it");
+  if (status.ok()) {
+    if (had_kill_switch && !wants_kill_switch) Warn(kKillSwitchStays);
+    if (!wants_kill_switch) return status;
+    TakeBackWarning(kKillSwitchStays);
+    TakeBackWarning(kKillSwitchOfEarlierRun);
+    return status;
   }
   std::swap(config_.network, next.network);
-  if (!host_network_) return absl::OkStatus();
-  WatchTables();
-  absl::Status status = host_network_->OnConfig(next.network);
-  if (status.ok()) status = host_network_->Follow(network_->network(), SeeTunnel());
-  if (status.ok()) return status;
-  std::swap(config_.network, next.network);
-  if (absl::Status back = host_network_->OnConfig(next.network); !back.ok()) {
-    spdlog::error("{}", std::string(back.message()));
+  if (host_network_) {
+    if (absl::Status back = host_network_->OnConfig(next.network); !back.ok()) {
+      spdlog::error("{}", std::string(back.message()));
+    }
   }
   FollowNetwork();
   return status;
+}
+
+absl::Status Tunnel::ChangeHost(const NetworkConfig& before) {
+  if (!host_network_) return absl::OkStatus();
+  WatchTables();
+  if (absl::Status status = host_network_->OnConfig(before); !status.ok()) return status;
+  return host_network_->Follow(network_->network(), SeeTunnel());
 }
 
 void Tunnel::ChangePeers(const PeerChanges& changes) {
   const TimeNs now_ns = MonotonicNowNs();
   for (const PeerSlot slot : changes.removed) {
     spdlog::info("peer \"{}\" is no more", peers_->Find(slot)->config.name);
-    peers_->Remove(slot, now_ns);
   }
+  peers_->Remove(changes.removed, now_ns);
   for (const PeerChanges::Kept& kept : changes.changed) {
     peers_->SetConfig(kept.slot, kept.config);
   }
@@ -426,18 +477,14 @@ void Tunnel::ChangePeers(const PeerChanges& changes) {
 }
 
 // Limits are told to workers by slot, so they are told again when peers have come or gone.
-void Tunnel::ChangeThrottle() {
-  std::erase_if(throttle_.peers, [this](const auto& limit) {
-    return std::none_of(peers_->all().begin(), peers_->all().end(),
-                        [&](const Peer* peer) { return peer->config.name == limit.first; });
-  });
+void Tunnel::PublishThrottle() {
   workers_.SetThrottle(MakeThrottle(throttle_, *peers_, workers_.workers()));
 }
 
 void Tunnel::ChangeBond(const TunnelConfig& before) {
   const TunnelConfig& now = config_.tunnel;
   if (now.bonding != before.bonding) {
-    bonding_ = now.bonding;
+    bonding_ = BondAfterReload(bonding_, before.bonding, now.bonding);
     Tell({.type = Command::Type::kSetBond, .bond = bonding_});
     peers_->SetSendsParity(bonding_.fec != FecMode::kOff);
     if (now.bonding.mode != before.bonding.mode) peers_->SetMode(bonding_.mode, MonotonicNowNs());
@@ -474,12 +521,13 @@ void Tunnel::OnFirstSession() {
   Fail(std::move(status));
 }
 
-// What does not work now is tried again when the network changes.
+// What does not work now is tried again when the network changes, and every five seconds: told is
+// only what is new.
 void Tunnel::FollowNetwork() {
   if (!host_network_ || !running_ || stopping_) return;
   const absl::Status status = host_network_->Follow(network_->network(), SeeTunnel());
-  network_problem_ = std::string(status.message());
-  if (!status.ok()) spdlog::error("{}", network_problem_);
+  const std::string before = std::exchange(network_problem_, std::string(status.message()));
+  if (!status.ok() && network_problem_ != before) spdlog::error("{}", network_problem_);
 }
 
 // What could not be taken back stays in the journal, for the next start or "braid cleanup".
@@ -488,6 +536,7 @@ void Tunnel::TakeBackNetwork() {
   if (absl::Status status = host_network_->TakeBack(); !status.ok()) {
     spdlog::error("{}; \"braid cleanup\" tries again", std::string(status.message()));
   }
+  host_network_.reset();  // and the lock of its journal
 }
 
 // Whom to ask for the names of servers: not those that are reached through the tunnel.
@@ -542,7 +591,7 @@ void Tunnel::TakeEvents() {
     if (event.type == Event::Type::kDatagram) {
       OnDatagram({event.bytes.data(), event.length}, event.back);
     } else if (event.type == Event::Type::kNoSockets) {
-      uplinks_->Refuse(event.group, event.Text());
+      uplinks_->Refuse(event.group, event.generation, event.Text());
     } else if (event.type == Event::Type::kDied) {
       Fail(absl::InternalError("a worker has died: " + event.Text()));
     } else {
@@ -600,6 +649,7 @@ void Tunnel::Tick() {
     meters_.Sample(paths_of, totals_of, now_ns);
     health_.Sample([this](Drop reason) { return workers_.Drops(reason); }, now_ns);
     workers_.AskForLife(now_ns);
+    for (KeptText* told : {&status_, &peers_text_}) told->FreeIfOld(now_ns);
     next_sample_ns_ = now_ns + kSecondNs;
   }
   if (now_ns >= next_look_ns_) {
@@ -692,10 +742,13 @@ void Tunnel::Report(const std::string& line) { spdlog::info("{}", line); }
 void Tunnel::ReportProblem(const std::string& line) { spdlog::error("{}", line); }
 
 void Tunnel::Warn(std::string warning) {
+  if (std::find(warnings_.begin(), warnings_.end(), warning) != warnings_.end()) return;
   spdlog::warn("{}", warning);
   event_log_.Publish("warning", {{"text", warning}});
   warnings_.push_back(std::move(warning));
 }
+
+void Tunnel::TakeBackWarning(std::string_view warning) { std::erase(warnings_, warning); }
 
 // --- Control ---
 
@@ -726,24 +779,22 @@ uint64_t Tunnel::TunQueueDrops() {
   return tun_queue_drops_;
 }
 
-const std::string& Tunnel::StatusText() {
-  const TimeNs now_ns = MonotonicNowNs();
-  if (now_ns >= status_.until_ns || event_log_.last_id() != status_.last_event_id) {
-    status_ = {ToJsonText(DescribeStatus(Sources())), now_ns + kKeepStatusNs, event_log_.last_id()};
-  }
-  return status_.text;
+void Tunnel::ForgetWhatWasTold() {
+  for (KeptText* told : {&status_, &peers_text_}) told->Forget();
 }
 
 ControlResult Tunnel::OnVerb(std::string_view verb, const nlohmann::json& params) {
-  if (verb == "status") return StatusText();
-  status_.until_ns = 0;  // this one may change what it tells
-  if (verb == "health" || verb == "metrics") {
-    const StatusSources sources = Sources();
-    const HealthInputs health = health_.See(sources, network_problem_);
-    return ToJsonText(verb == "health" ? DescribeHealth(JudgeHealth(health))
-                                       : DescribeMetrics(sources, health));
+  if (verb == "status") {
+    return status_.Get(event_log_.last_id(),
+                       [this] { return ToJsonText(DescribeStatus(Sources())); });
   }
-  if (verb == "peers") return ToJsonText(DescribePeers(Sources()));
+  if (verb == "peers") {
+    return peers_text_.Get(event_log_.last_id(),
+                           [this] { return ToJsonText(DescribePeers(Sources())); });
+  }
+  if (verb == "health") {
+    return ToJsonText(DescribeHealth(JudgeHealth(health_.See(Sources(), network_problem_))));
+  }
   if (verb == "peer") return DescribePeer(params);
   if (verb == "mode") return OnModeVerb(params);
   if (verb == "throttle") return OnThrottleVerb(params);
@@ -755,6 +806,7 @@ ControlResult Tunnel::OnModeVerb(const nlohmann::json& params) {
   const auto mode = ReadMode(params);
   if (!mode.ok()) return ToControlError(mode.status());
   if (*mode) {
+    ForgetWhatWasTold();
     bonding_.mode = **mode;
     Tell({.type = Command::Type::kSetBond, .bond = bonding_});
     peers_->SetMode(bonding_.mode, MonotonicNowNs());
@@ -767,8 +819,9 @@ ControlResult Tunnel::OnThrottleVerb(const nlohmann::json& params) {
   const auto throttle = ReadThrottleChange(params, throttle_, *peers_);
   if (!throttle.ok()) return ToControlError(throttle.status());
   if (*throttle != throttle_) {
+    ForgetWhatWasTold();
     throttle_ = *throttle;
-    workers_.SetThrottle(MakeThrottle(throttle_, *peers_, workers_.workers()));
+    PublishThrottle();
     spdlog::info("the limits of rates were changed by command");
   }
   return ToJsonText(DescribeThrottle(throttle_, *peers_, workers_));
@@ -779,6 +832,10 @@ ControlResult Tunnel::OnPathVerb(std::string_view verb, const nlohmann::json& pa
     return ControlError{ControlCode::kConflict,
                         "this is a server, which has no paths of its own: its clients have them"};
   }
+  if (verb == "path_list") {
+    return ToJsonText(DescribePaths(uplinks_->paths(), *peers_, workers_, *quotas_));
+  }
+  ForgetWhatWasTold();
   if (verb == "path_add") {
     const auto path = ReadPathToAdd(params, config_);
     if (!path.ok()) return ToControlError(path.status());
@@ -799,9 +856,6 @@ ControlResult Tunnel::OnPathVerb(std::string_view verb, const nlohmann::json& pa
     if (absl::Status status = uplinks_->Set(*change); !status.ok()) return ToControlError(status);
     spdlog::info("path \"{}\" was changed by command", change->name);
     return std::string("{}");
-  }
-  if (verb == "path_list") {
-    return ToJsonText(DescribePaths(uplinks_->paths(), *peers_, workers_, *quotas_));
   }
   return UnknownVerb(verb);
 }

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/packet_pool.h"
@@ -29,6 +30,7 @@
 #include "slowpath/health_watch.h"
 #include "slowpath/host_network.h"
 #include "slowpath/inbox.h"
+#include "slowpath/kept_text.h"
 #include "slowpath/measure_responder.h"
 #include "slowpath/net_monitor.h"
 #include "slowpath/nft_monitor.h"
@@ -53,15 +55,26 @@ class Tunnel final : private PeerHost {
   Tunnel(boost::asio::io_context& io, Config config, EventLog& events, OnFailure on_failure);
   ~Tunnel();
 
+  // How long to try where another process has what this needs, which may be one that is just
+  // ending.
+  enum class Patience : uint8_t {
+    kWaits,  // some seconds, and nothing else goes on meanwhile: not in the loop
+    kNone,
+  };
   // An error is one line that says what to do; Stop() then takes back what was done. AlreadyExists:
-  // another process has what this needs, which may be one that is just ending.
-  [[nodiscard]] absl::Status Start();
-  // Tells the peers, ends the workers, restores this machine's network. Also after an error.
-  void Stop();
+  // somebody else has what this needs.
+  [[nodiscard]] absl::Status Start(Patience patience);
+  // Tells the peers, restores this machine's network, ends the workers, and lets go of all that
+  // another one needs. Also after an error. False when a worker hangs: the process has to end then,
+  // since neither this nor what that worker uses may be destroyed.
+  [[nodiscard]] bool Stop();
 
   // Goes on with another configuration, whose differences are all live (config_change.h), or
   // changes nothing and says why. Sessions of peers that are the same go on.
   [[nodiscard]] absl::Status Apply(Config next);
+  // Those of `next` whose preshared key is another one now, in the file of the same name. One whose
+  // file cannot be read is none of them: Apply() says why.
+  std::vector<const PeerConfig*> PeersWithAnotherKey(const Config& next) const;
 
   // Verbs about the tunnel: status, health, metrics, peers, peer, mode, throttle, path_….
   ControlResult OnVerb(std::string_view verb, const nlohmann::json& params);
@@ -103,10 +116,12 @@ class Tunnel final : private PeerHost {
     bool empty() const { return removed.empty() && added.empty() && changed.empty(); }
   };
   absl::StatusOr<PeerChanges> ComparePeers(const Config& next) const;
+  absl::flat_hash_map<Key, const Peer*> PeersByKey() const;
   absl::Status ChangeNetwork(Config& next);
+  absl::Status ChangeHost(const NetworkConfig& before);
   void ChangePeers(const PeerChanges& changes);
   void ChangeBond(const TunnelConfig& before);
-  void ChangeThrottle();
+  void PublishThrottle();
   void PublishRoutes();
 
   // This machine's network around the tunnel.
@@ -132,7 +147,7 @@ class Tunnel final : private PeerHost {
   ControlResult OnPathVerb(std::string_view verb, const nlohmann::json& params);
   ControlResult DescribePeer(const nlohmann::json& params) const;
   uint64_t TunQueueDrops();
-  const std::string& StatusText();
+  void ForgetWhatWasTold();
 
   // PeerHost
   void SendDatagram(const Route& route, Bytes datagram) override;
@@ -153,7 +168,9 @@ class Tunnel final : private PeerHost {
 
   PathBinding BindingOf(const Route& route) const;
   void SteerByAgreedLanes();
+  // Of what stays as it is; once, however often it is met.
   void Warn(std::string warning);
+  void TakeBackWarning(std::string_view warning);
   void Fail(absl::Status why);
 
   boost::asio::io_context& io_;
@@ -187,12 +204,9 @@ class Tunnel final : private PeerHost {
   int steered_lanes_ = 0;  // that the steering program counts with
   DeviceMtu mtu_;
   uint64_t tun_queue_drops_ = 0;
-  // As it was told last, when nothing had happened since that event.
-  struct {
-    std::string text;
-    TimeNs until_ns = 0;
-    uint64_t last_event_id = 0;
-  } status_;
+  // As they were told last.
+  KeptText status_;
+  KeptText peers_text_;
   std::unique_ptr<PacketPool> stray_pool_;
   DropCounters stray_drops_;
   WorkerGroup workers_;

@@ -9,8 +9,8 @@
 #include <set>
 #include <sstream>
 
-#include "io/unique_fd.h"
 #include "slowpath/config.h"
+#include "slowpath/net_setup.h"
 
 namespace braid {
 namespace {
@@ -106,21 +106,11 @@ void LinkFinder::Remove(const std::string& device) {
   std::erase_if(links_, [&](const TunnelLink& link) { return link.device == device; });
 }
 
-IpAddress SourceTowards(const Endpoint& remote) {
-  const UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  sockaddr_storage address{};
-  socklen_t length = remote.To(address);
-  auto* raw = reinterpret_cast<sockaddr*>(&address);
-  if (!fd || connect(fd.get(), raw, length) != 0) return {};
-  length = sizeof(address);
-  if (getsockname(fd.get(), raw, &length) != 0) return {};
-  return Endpoint::From(address).address;
-}
-
 }  // namespace
 
 AddressLookup LookUpAddresses() {
-  AddressLookup lookup{{}, SourceTowards};
+  AddressLookup lookup{{},
+                       [](const Endpoint& remote) { return LocalAddressTowards(remote, {}, ""); }};
   ifaddrs* all = nullptr;
   if (getifaddrs(&all) != 0) return lookup;
   const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(all, freeifaddrs);

@@ -20,7 +20,6 @@
 #include "slowpath/handshake_counter.h"
 #include "slowpath/journal.h"
 #include "slowpath/key_file.h"
-#include "slowpath/kill_switch.h"
 #include "slowpath/name_resolver.h"
 #include "slowpath/path_binding.h"
 #include "slowpath/peer_keys.h"
@@ -48,14 +47,12 @@ absl::Status CheckWritable(const std::string& folder) {
   return absl::ErrnoToStatus(code == 0 ? ENOTDIR : code, where.string());
 }
 
-size_t CountLeftovers(const SecurityConfig& security) {
-  size_t changes = 0;
-  for (const std::string& path : JournalsIn(security.state_dir)) {
-    const auto text = ReadSmallFile(path, kMaxJournalBytes, FilePrivacy::kAny);
-    const auto journal = text.ok() ? ParseJournal(*text) : text.status();
-    if (journal.ok()) changes += journal->changes.size();
-  }
-  return changes;
+// What a daemon that lives has changed is left of nobody.
+size_t CountLeftovers(const std::string& path) {
+  if (IsFileLocked(path)) return 0;
+  const auto text = ReadSmallFile(path, kMaxJournalBytes, FilePrivacy::kAny);
+  const auto journal = text.ok() ? ParseJournal(*text) : text.status();
+  return journal.ok() ? journal->changes.size() : 0;
 }
 
 // All names at once; each is asked for as long as the daemon would.
@@ -193,8 +190,8 @@ void ProbeFiles(TunnelState& state) {
         HandshakeCounter::Kept(security.state_dir, KeyPair::FromPrivate(*key).public_key);
   }
   state.wall_ns = WallNowNs();
-  state.leftovers = CountLeftovers(security);
-  state.kill_switch_kept = IsKillSwitchKept(security.state_dir);
+  state.leftovers = CountLeftovers(JournalPath(security.state_dir, state.config->network.device));
+  state.kill_switch = LookAtKillSwitch(security.state_dir);
 }
 
 void ProbeListens(TunnelState& state) {

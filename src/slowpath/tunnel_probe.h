@@ -15,6 +15,7 @@
 #include "base/address.h"
 #include "slowpath/config.h"
 #include "slowpath/handshake_probe.h"
+#include "slowpath/kill_switch.h"
 #include "slowpath/net_snapshot.h"
 
 namespace braid {
@@ -39,8 +40,8 @@ struct TunnelState {
   absl::Status state_dir;                // whether it can be written to
   std::optional<uint64_t> kept_counter;  // of handshakes, in nanoseconds of the wall clock
   uint64_t wall_ns = 0;
-  size_t leftovers = 0;           // changes of a daemon that died
-  bool kill_switch_kept = false;  // engaged, by whichever run
+  size_t leftovers = 0;  // changes of a daemon with this device that died
+  absl::StatusOr<KillSwitchState> kill_switch = KillSwitchState();
   NetSnapshot network;
   // The running daemon's, if its device is that of the configuration.
   std::optional<nlohmann::ordered_json> status;

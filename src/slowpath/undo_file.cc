@@ -1,10 +1,6 @@
 #include "slowpath/undo_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -94,20 +90,17 @@ std::string RenderUndoText(const std::vector<UndoEntry>& entries, const std::str
 
 absl::StatusOr<UndoFile> UndoFile::Open(const std::string& path, const std::string& network,
                                         bool for_writing) {
-  std::string folder = std::filesystem::path(path).parent_path().string();
-  if (folder.empty()) folder = ".";
-  if (for_writing) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (for_writing && !folder.empty()) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
     if (error) return Wrong(folder, "cannot be made: " + error.message());
   }
-  UniqueFd lock(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!lock && errno == ENOENT && !for_writing) return UndoFile(path, network, UniqueFd());
-  if (!lock) return absl::ErrnoToStatus(errno, folder);
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return Wrong(path, "another \"braid tune\" is at work on it; wait for its end");
-  }
-  UndoFile file(path, network, std::move(lock));
+  auto lock = LockFile(path, LockWait::kUntilFree);
+  // Then there is no file either.
+  if (absl::IsNotFound(lock.status()) && !for_writing) return UndoFile(path, network, UniqueFd());
+  if (!lock.ok()) return lock.status();
+  UndoFile file(path, network, *std::move(lock));
   if (absl::Status status = file.Load(); !status.ok()) return status;
   return file;
 }
@@ -123,13 +116,13 @@ absl::Status UndoFile::Load() {
 }
 
 absl::Status UndoFile::Save() const {
+  absl::Status status;
   if (entries_.empty()) {
-    std::error_code error;
-    std::filesystem::remove(path_, error);
-    if (error) return Wrong(path_, "cannot be removed: " + error.message());
-    return absl::OkStatus();
+    status = RemoveSmallFile(path_);
+  } else {
+    status = ReplaceSmallFile(path_, RenderUndoText(entries_, network_),
+                              {.temporary_suffix = kOnlyWriterSuffix});
   }
-  const absl::Status status = ReplaceSmallFile(path_, RenderUndoText(entries_, network_));
   return status.ok() ? status : Wrong(path_, std::string(status.message()));
 }
 

@@ -34,10 +34,10 @@ std::string RenderUndoText(const std::vector<UndoEntry>& entries, const std::str
 
 class UndoFile {
  public:
-  // Reads the file if there is one, and keeps others out until this object goes. Makes its folder
-  // if that is missing and `for_writing`. `network` names the network namespace whose devices the
-  // entries are about; a file of another one is refused, as is one that tells of settings that
-  // tuning never changes.
+  // Reads the file if there is one, and keeps others out until this object goes; waits until they
+  // have let go of it. Makes its folder if that is missing and `for_writing`. `network` names the
+  // network namespace whose devices the entries are about; a file of another one is refused, as is
+  // one that tells of settings that tuning never changes.
   static absl::StatusOr<UndoFile> Open(const std::string& path, const std::string& network,
                                        bool for_writing);
 
@@ -59,7 +59,7 @@ class UndoFile {
 
   std::string path_;
   std::string network_;
-  UniqueFd lock_;  // of the folder
+  UniqueFd lock_;
   std::vector<UndoEntry> entries_;
 };
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -81,6 +82,19 @@ TEST_F(NewFilesTest, AFileInTheWayOfAFolderIsNamed) {
   const auto made = NewFiles::Create({{Path("file/below"), "1"}});
   EXPECT_FALSE(made.ok());
   EXPECT_NE(std::string(made.status().message()).find(Path("file") + ": "), std::string::npos);
+}
+
+TEST_F(NewFilesTest, MayBeSomebodyElses) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can give files away";
+  auto made = NewFiles::Create(
+      {{.path = Path("key"), .contents = "secret", .owner = 65534, .group = 65533}});
+  ASSERT_TRUE(made.ok()) << made.status();
+  made->Keep();
+  struct stat info {};
+  ASSERT_EQ(stat(Path("key").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 65534u);
+  EXPECT_EQ(info.st_gid, 65533u);
+  EXPECT_EQ(ModeOf("key"), 0600u);
 }
 
 }  // namespace

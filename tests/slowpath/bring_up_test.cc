@@ -2,6 +2,8 @@
 #include "slowpath/bring_up.h"
 
 #include <gtest/gtest.h>
+#include <sys/fsuid.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -36,6 +38,7 @@ class FakeHost final : public Host {
     return absl::OkStatus();
   }
   absl::Status TakeBack(const HostChange& change) override {
+    users.push_back(setfsuid(UINT32_MAX));
     if (Fails()) return absl::UnavailableError("take back");
     if (changed_since) return ChangedSince(change);
     taken_back.push_back(change);
@@ -67,8 +70,9 @@ class FakeHost final : public Host {
   std::vector<HostChange> made;
   std::vector<HostChange> taken_back;  // in their order
   std::map<std::string, std::string> sysctls;
-  std::string file;   // the contents of the only one
-  int fails_at = -1;  // of the calls from now on, from 0
+  std::string file;        // the contents of the only one
+  std::vector<int> users;  // with whose rights something was taken back
+  int fails_at = -1;       // of the calls from now on, from 0
   bool exists = false;
   bool changed_since = false;
 
@@ -220,6 +224,59 @@ TEST_F(BringUpTest, OfAFileThatOthersWriteTheNewestComesBack) {
   host_.fails_at = 0;
   EXPECT_TRUE(absl::IsUnavailable(bring_up_->ReplaceFile("/etc/resolv.conf", "ours")));
   EXPECT_TRUE(bring_up_->changes().empty()) << "it is as it was";
+}
+
+// In place a file is emptied first.
+TEST_F(BringUpTest, AFileThatWasHalfWrittenDoesNotTakeThePlaceOfTheOneFromBefore) {
+  const auto replaced = ReplacedFile{
+      .path = "/etc/resolv.conf", .existed = true, .before = "nameserver a", .ours = "ours"};
+  host_.file = "nameserver a";
+  ASSERT_TRUE(bring_up_->ReplaceFile("/etc/resolv.conf", "ours").ok());
+  for (const char* left : {"", "ou", "names", "nameserver a"}) {
+    host_.file = left;
+    ASSERT_TRUE(bring_up_->ReplaceFile("/etc/resolv.conf", "ours").ok());
+    EXPECT_EQ(bring_up_->changes(), std::vector<HostChange>{replaced}) << left;
+  }
+}
+
+// Whoever may write the journal has root do no more to files than it may do itself.
+TEST_F(BringUpTest, RootTakesBackFilesOfAnothersJournalWithThatOnesRights) {
+  if (geteuid() != 0) GTEST_SKIP() << "of root";
+  const HostChange file = ReplacedFile{.path = "/etc/resolv.conf", .ours = "x"};
+  ASSERT_TRUE(bring_up_->Make(RuleOf(1)).ok());
+  ASSERT_TRUE(bring_up_->Make(file).ok());
+  ASSERT_EQ(chown(path_.c_str(), 4711, 4711), 0);
+  Begin();
+  ASSERT_TRUE(bring_up_->TakeBackAll().ok());
+  EXPECT_EQ(host_.users, (std::vector<int>{4711, 0}));
+  EXPECT_EQ(setfsuid(UINT32_MAX), 0);
+  // A journal of root's in somebody's folder may have been laid there.
+  ASSERT_TRUE(bring_up_->Make(file).ok());
+  ASSERT_EQ(chown(folder_.c_str(), 4711, 4711), 0);
+  Begin();
+  host_.users.clear();
+  ASSERT_TRUE(bring_up_->TakeBackAll().ok());
+  EXPECT_EQ(host_.users, std::vector<int>{4711});
+  // What this process itself has made it takes back as itself.
+  ASSERT_TRUE(bring_up_->Make(file).ok());
+  host_.users.clear();
+  ASSERT_TRUE(bring_up_->TakeBackAll().ok());
+  EXPECT_EQ(host_.users, std::vector<int>{0});
+}
+
+TEST_F(BringUpTest, WhatStaysAsSomebodyHasChangedItIsToldApart) {
+  for (const uint32_t n : {1u, 2u}) ASSERT_TRUE(bring_up_->Make(RuleOf(n)).ok());
+  ASSERT_TRUE(bring_up_->TakeBack({RuleOf(2)}).ok());
+  EXPECT_TRUE(bring_up_->changed_since().empty());
+  host_.changed_since = true;
+  ASSERT_TRUE(bring_up_->TakeBackAll().ok());
+  EXPECT_EQ(bring_up_->changed_since(), std::vector<HostChange>{RuleOf(1)});
+}
+
+TEST_F(BringUpTest, AFolderThatCannotBeReadHasNotJustNoJournals) {
+  ASSERT_TRUE(bring_up_->Make(RuleOf(1)).ok());
+  EXPECT_EQ(*JournalsIn(folder_), std::vector<std::string>{path_});
+  EXPECT_TRUE(absl::IsNotFound(JournalsIn(folder_ + "/mistyped").status()));
 }
 
 TEST_F(BringUpTest, OfAnotherBootOnlyFilesAreTakenBack) {

@@ -29,7 +29,7 @@ class ClientPathsTest : public ::testing::Test {
     const int index = ++last_index_;
     network_.links.push_back({index, name, true, name == "lo", 1500});
     if (is_default) {
-      network_.default_routes.push_back({index, IpAddress::Family::kV4, {}, 254, metric});
+      network_.default_routes.push_back({index, IpAddress::Family::kV4, 254, metric});
     }
   }
   void RemoveLink(const std::string& name) {
@@ -215,7 +215,7 @@ TEST_F(ClientPathsTest, AutoTakesEveryInterfaceWithADefaultRoute) {
   EXPECT_EQ((*paths_)[0]->origin, ClientPath::Origin::kAuto);
   // Both families are one path.
   network_.default_routes.push_back(
-      {network_.Find("eth0")->index, IpAddress::Family::kV6, {}, 254, 1024});
+      {network_.Find("eth0")->index, IpAddress::Family::kV6, 254, 1024});
   EXPECT_TRUE(Follow().empty());
   RemoveLink("eth0");
   EXPECT_EQ(Follow(), (std::vector<Change>{{Type::kUnbind, 0}, {Type::kEnd, 0}}));

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
+#include "base/limits.h"
 #include "slowpath/config_json.h"
 
 namespace braid::config_change_test {
@@ -60,6 +62,27 @@ TEST(ConfigChangeTest, AnotherOrderOfPathsIsNoDifference) {
                   .empty());
 }
 
+// A search through all for each would take minutes.
+TEST(ConfigChangeTest, AsManyPeersAsThereMayBeAreComparedAtOnce) {
+  Config before = Client();
+  before.tunnel.peers.resize(kMaxPeers, before.tunnel.peers.at(0));
+  for (size_t i = 0; i < before.tunnel.peers.size(); ++i) {
+    before.tunnel.peers[i].name = "peer" + std::to_string(i);
+    before.throttle.peers[before.tunnel.peers[i].name].send = RateLimit{1000, 1000};
+  }
+  Config after = before;
+  std::reverse(after.tunnel.peers.begin(), after.tunnel.peers.end());
+  after.tunnel.peers[0].keepalive_ms = 5000;
+  after.throttle.peers.erase("peer7");
+  const TimeNs begin_ns = MonotonicNowNs();
+  const auto differences = CompareConfigs(before, after);
+  EXPECT_LT(MonotonicNowNs() - begin_ns, 10 * kSecondNs);
+  ASSERT_EQ(differences.size(), 2u);
+  EXPECT_EQ(differences[0].pointer,
+            "/tunnel/peers/peer" + std::to_string(kMaxPeers - 1) + "/keepalive_s");
+  EXPECT_EQ(differences[1].pointer, "/throttle/peers/peer7");
+}
+
 TEST(ConfigChangeTest, WhatCannotChangeWhileItRunsIsTold) {
   for (const char* patch : {
            R"([{"op": "add", "path": "/network/device", "value": "braid7"}])",
@@ -72,6 +95,17 @@ TEST(ConfigChangeTest, WhatCannotChangeWhileItRunsIsTold) {
        }) {
     EXPECT_FALSE(Only(json::parse(patch)).live) << patch;
   }
+}
+
+TEST(ConfigChangeTest, AnotherKeyInTheSameFileIsToldAsItsName) {
+  PeerConfig peer;
+  peer.name = "a/b";
+  peer.preshared_key_file = "/etc/braid/a.psk";
+  const ConfigDifference told = OtherPresharedKey(peer);
+  EXPECT_EQ(told.pointer, "/tunnel/peers/a~1b/preshared_key_file");
+  EXPECT_EQ(told.before, "\"/etc/braid/a.psk\"");
+  EXPECT_NE(told.after, told.before);
+  EXPECT_TRUE(told.live);
 }
 
 TEST(ConfigChangeTest, JsonShowsWhatIsNotThereAsNull) {

@@ -252,6 +252,26 @@ TEST(ControlReplyTest, StatusesOfTheProgramBecomeCodes) {
   }
 }
 
+// Who asks for no more than a start has given no parameters that could be wrong.
+TEST(ControlReplyTest, FailuresOfAConfigurationAreNoneOfTheRequest) {
+  struct Case {
+    absl::Status status;
+    ControlCode code;
+  };
+  for (const auto& [status, code] :
+       {Case{absl::InvalidArgumentError("m"), ControlCode::kBadConfig},
+        Case{absl::NotFoundError("m"), ControlCode::kBadConfig},
+        Case{absl::PermissionDeniedError("m"), ControlCode::kBadConfig},
+        Case{absl::DataLossError("m"), ControlCode::kBadConfig},
+        Case{absl::AlreadyExistsError("m"), ControlCode::kConflict},
+        Case{absl::FailedPreconditionError("m"), ControlCode::kConflict},
+        Case{absl::ResourceExhaustedError("m"), ControlCode::kUnavailable},
+        Case{absl::InternalError("m"), ControlCode::kUnavailable}}) {
+    EXPECT_EQ(ToConfigError(status).code, code) << status;
+    EXPECT_EQ(ToConfigError(status).message, "m");
+  }
+}
+
 TEST(ControlReplyTest, RequestsOfTheClientAreUnderstood) {
   std::string line = RenderControlRequest("path.add", "{\n\"name\": \"lte\"\n}");
   ASSERT_EQ(line.find('\n'), line.size() - 1);

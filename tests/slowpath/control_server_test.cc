@@ -1,7 +1,9 @@
 #include "slowpath/control_server.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -121,6 +123,10 @@ class ControlServerTest : public ::testing::Test {
     ++handled_;
     if (verb == "echo") return ToJsonText(params);
     if (verb == "big") return ToJsonText(json(std::string(params.at("size"), 'x')));
+    if (verb == "wait" && handled_ < 3) {
+      return ControlError{.code = ControlCode::kConflict, .message = "taken", .ask_again = true};
+    }
+    if (verb == "wait") return "{}";
     if (verb == "throw") throw std::runtime_error("secret");
     if (verb == "close") {
       server_->Close();
@@ -381,6 +387,27 @@ TEST_F(ControlServerTest, ClientThatDoesNotReadIsDroppedAndOthersAreServed) {
   EXPECT_EQ(handled_, 2);
 }
 
+TEST_F(ControlServerTest, ClosingDoesNotWaitLongForWhoDoesNotRead) {
+  Start({.linger_timeout = 200ms});
+  RawClient deaf(path_);
+  ASSERT_TRUE(deaf.Send("{\"v\":1,\"verb\":\"big\",\"params\":{\"size\":50000000}}\n"));
+  while (handled_ == 0) std::this_thread::sleep_for(1ms);
+  const auto begin = std::chrono::steady_clock::now();
+  OnLoop([this] { server_->Close(); });
+  work_.reset();
+  thread_.join();  // as a daemon's does, once nothing is left to be done
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, kControlReplyTimeout / 2);
+}
+
+TEST_F(ControlServerTest, WhatCannotBeDoneYetIsAskedAgain) {
+  Start();
+  RawClient client(path_);
+  ASSERT_TRUE(client.Send("{\"v\":1,\"id\":1,\"verb\":\"wait\"}\n" + Echo(2)));
+  EXPECT_EQ(client.ReadReply(), json::parse(R"({"v":1,"id":1,"result":{}})"));
+  EXPECT_EQ(client.ReadReply()["id"], 2);
+  EXPECT_EQ(handled_, 4);
+}
+
 TEST_F(ControlServerTest, LargeAnswerArrivesWhole) {
   Start();
   const auto reply = CallControl(path_, "big", R"({"size":20000000})");
@@ -446,6 +473,16 @@ TEST_F(ControlServerTest, OfManyThatStartAtOnceOneWins) {
   }
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(winners, 1);
+}
+
+// Anybody who can read the directory can lock it.
+TEST_F(ControlServerTest, WhoLocksTheDirectoryKeepsNobodyOut) {
+  const int fd = open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const absl::Cleanup close_it = [fd] { close(fd); };
+  ASSERT_EQ(flock(fd, LOCK_EX | LOCK_NB), 0);
+  Start();
+  ExpectService();
+  EXPECT_EQ(ModeOf(path_ + ".lock"), 0600u);
 }
 
 TEST_F(ControlServerTest, WhatIsNoSocketIsNotTouched) {

@@ -96,6 +96,9 @@ TEST(Diagnosis, EachFaultOfTheMachineIsFoundWithWhatToDo) {
   const Case cases[] = {
       {"rights", Verdict::kFail, [](auto& m) { m.capabilities &= ~(uint64_t{1} << CAP_NET_ADMIN); },
        "--cap-add"},
+      {"rights", Verdict::kWarn,
+       [](auto& m) { m.capabilities &= ~(uint64_t{1} << CAP_BPF | uint64_t{1} << CAP_SYS_ADMIN); },
+       "--cap-add BPF"},
       {"rights", Verdict::kUnknown,
        [](auto& m) {
          m.capabilities = 0;
@@ -154,6 +157,13 @@ TEST(Diagnosis, EachFaultOfTheMachineIsFoundWithWhatToDo) {
   }
 }
 
+// As the unit has it: a socket is bound to a device when it is new.
+TEST(Diagnosis, RawSocketsAreNotNeeded) {
+  MachineState machine = GoodMachine();
+  machine.capabilities = uint64_t{1} << CAP_NET_ADMIN | uint64_t{1} << CAP_BPF;
+  EXPECT_NE(Find(DiagnoseMachine(machine, nullptr), "rights", Verdict::kOk), nullptr);
+}
+
 TEST(Diagnosis, WhatTheConfigurationNeedsFailsWhereItIsMissing) {
   MachineState machine = GoodMachine();
   machine.nat = machine.rules = machine.uring = absl::InternalError("no");
@@ -195,8 +205,29 @@ TEST(Diagnosis, EachFaultOfTheTunnelIsFoundWithWhatToDo) {
       {"clock", Verdict::kWarn, [](auto& t) { t.kept_counter = t.wall_ns + 3600'000'000'000ull; },
        "timedatectl"},
       {"leftovers", Verdict::kWarn, [](auto& t) { t.leftovers = 2; }, "braid cleanup"},
-      {"kill switch", Verdict::kWarn, [](auto& t) { t.kill_switch_kept = true; },
+      {"kill switch", Verdict::kWarn,
+       [](auto& t) {
+         t.kill_switch = {{"braid0"}, true};
+       },
        "braid cleanup --all"},
+      {"kill switch", Verdict::kWarn,
+       [](auto& t) {
+         t.kill_switch = {{}, true};
+       },
+       "braid cleanup --all"},
+      {"kill switch", Verdict::kFail,
+       [](auto& t) {
+         t.kill_switch = {{"braid0"}, false};
+       },
+       "braid kill-switch load"},
+      {"kill switch", Verdict::kFail,
+       [](auto& t) { t.kill_switch = absl::DataLossError("damaged"); }, "start the daemon"},
+      {"kill switch", Verdict::kUnknown,
+       [](auto& t) {
+         t.kill_switch = absl::PermissionDeniedError("no");
+         t.is_root = false;
+       },
+       "sudo"},
       {"daemon", Verdict::kUnknown,
        [](auto& t) { t.daemon = absl::PermissionDeniedError("socket"); }, "sudo"},
       {"device", Verdict::kFail,

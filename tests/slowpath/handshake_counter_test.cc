@@ -74,13 +74,34 @@ TEST_F(HandshakeCounterTest, MakesItsFolder) {
   folder_.resize(folder_.size() - std::string("/state/of/braid").size());
 }
 
-TEST_F(HandshakeCounterTest, AFileThatIsNoNumberIsAsGoodAsNone) {
+TEST_F(HandshakeCounterTest, AFileThatIsNoNumberIsToldAndSetAside) {
   Loaded().Next(kNow);
   const std::string file = File();
   for (const char* text : {"", "\n", "what", "-3", "99999999999999999999999999"}) {
     std::ofstream(file) << text;
-    EXPECT_EQ(Loaded().Next(5), 5u) << text;
+    Key public_key{};
+    public_key[0] = 1;
+    HandshakeCounter counter(folder_, public_key);
+    const absl::Status status = counter.Load();
+    EXPECT_NE(status.message().find(file + ".damaged"), std::string::npos) << status;
+    EXPECT_EQ(counter.Next(5), 5u) << text;
+    std::string aside;
+    std::getline(std::ifstream(file + ".damaged"), aside, '\0');
+    EXPECT_EQ(aside, text);
   }
+}
+
+// It may be there again: to begin anew would make every initiation an old one.
+TEST_F(HandshakeCounterTest, AFileThatCannotBeReadStaysAsItIs) {
+  Loaded().Next(kNow);
+  const std::string file = File();
+  std::ofstream(file) << std::string(1000, '7');
+  Key public_key{};
+  public_key[0] = 1;
+  HandshakeCounter counter(folder_, public_key);
+  EXPECT_FALSE(counter.Load().ok());
+  EXPECT_EQ(counter.Next(5), 5u);
+  EXPECT_EQ(std::filesystem::file_size(file), 1000u);
 }
 
 TEST_F(HandshakeCounterTest, TheFileIsItsOwnersAlone) {

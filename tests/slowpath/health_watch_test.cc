@@ -121,7 +121,7 @@ TEST(HealthWatch, SeesAWorkerThatDoesNotAnswer) {
     group.AskForLife(rig.network.now_ns());
     EXPECT_TRUE(
         Await([&] { return group.SilentFor(0, kNever) + group.SilentFor(1, kNever) == 0; }));
-    group.Stop();
+    ASSERT_TRUE(group.Stop());
     group.Tell({});  // it was given one command less than it has carried out: to stop
     group.AskForLife(rig.network.now_ns());
     rig.Run(4 * kSecondNs);

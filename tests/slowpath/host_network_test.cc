@@ -8,10 +8,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <thread>
+#include <vector>
 
 #include "slowpath/host_files.h"
 #include "slowpath/kill_switch.h"
 #include "slowpath/policy_routes.h"
+#include "slowpath/small_file.h"
 #include "support/network.h"
 
 struct nl_sock;
@@ -182,6 +186,92 @@ TEST_F(HostNetworkTest, TheKillSwitchIsHeldAsItWasEngaged) {
     ASSERT_EQ(LiftKillSwitch(folder), absl::OkStatus());
     ASSERT_EQ(Follow(), absl::OkStatus());
     EXPECT_EQ(*ShowTable(table), "");
+  });
+}
+
+// Not behind what cannot be made now.
+TEST_F(HostNetworkTest, TheKillSwitchComesBackWhileTheTunnelCannot) {
+  config_.network.kill_switch = true;
+  config_.network.routes.emplace().include = {*IpPrefix::Parse("10.1.0.0/24"),
+                                              *IpPrefix::Parse("fd01::/64")};
+  InFreshNetwork([this] {
+    Begin();
+    const std::string& folder = config_.security.state_dir;
+    ASSERT_EQ(EngageKillSwitch(folder, "braid0"), absl::OkStatus());
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    const NftTable table = **KeptKillSwitch(folder);
+    Shell("ip link set braid0 down");
+    Shell("nft flush ruleset");
+    EXPECT_FALSE(Follow().ok()) << "no route leads by a device that is down";
+    EXPECT_TRUE(*HasTable(table));
+    Shell("ip link set braid0 up");
+    EXPECT_EQ(Follow(), absl::OkStatus());
+    // Then there is no IPv6 to be routed, so that goes.
+    std::ofstream("/proc/sys/net/ipv6/conf/braid0/disable_ipv6") << "1";
+    Shell("nft flush ruleset");
+    EXPECT_EQ(Follow(), absl::OkStatus());
+    EXPECT_TRUE(*HasTable(table));
+    EXPECT_TRUE(OwnRules(IpAddress::Family::kV6)->empty());
+    EXPECT_EQ(network_->TakeBack(), absl::OkStatus());
+  });
+}
+
+TEST_F(HostNetworkTest, OfWhatCannotBeMadeAnewTheRestIs) {
+  config_.network.routes.emplace().include = {*IpPrefix::Parse("10.1.0.0/24")};
+  config_.network.nat = {{*IpPrefix::Parse("10.2.0.0/24"), "braid0"}};
+  InFreshNetwork([this] {
+    Begin();
+    ASSERT_EQ(Follow(), absl::OkStatus());
+    Shell("ip link set braid0 down");
+    Shell("ip rule del priority 32000");
+    EXPECT_FALSE(Follow().ok());
+    EXPECT_EQ(OwnRules(IpAddress::Family::kV4)->size(), 1u) << "it stands behind the routes";
+    Shell("ip link set braid0 up");
+    EXPECT_EQ(Follow(), absl::OkStatus());
+    EXPECT_EQ(network_->TakeBack(), absl::OkStatus());
+  });
+}
+
+TEST_F(HostNetworkTest, WhoEngagesAtTheSameTimeIsNotLost) {
+  InFreshNetwork([this] {
+    const std::string& folder = config_.security.state_dir;
+    std::vector<std::thread> all;
+    for (int i = 0; i < 8; ++i) {
+      all.emplace_back([&folder, i] {
+        EXPECT_EQ(EngageKillSwitch(folder, "braid" + std::to_string(i)), absl::OkStatus());
+      });
+    }
+    for (std::thread& one : all) one.join();
+    EXPECT_EQ(LookAtKillSwitch(folder)->kept_for.size(), 8u);
+    for (const auto& file : std::filesystem::directory_iterator(folder)) {
+      EXPECT_EQ(file.path().filename().string().find(".new"), std::string::npos) << file.path();
+    }
+    ASSERT_EQ(LiftKillSwitch(folder), absl::OkStatus());
+  });
+}
+
+TEST_F(HostNetworkTest, OneThatCannotBeReadIsNotTakenForDamaged) {
+  InFreshNetwork([this] {
+    const std::string& folder = config_.security.state_dir;
+    ASSERT_EQ(EngageKillSwitch(folder, "braid0"), absl::OkStatus());
+    const std::string file = folder + "/kill-switch.json";
+    std::filesystem::permissions(file, std::filesystem::perms(0644));
+    EXPECT_TRUE(absl::IsPermissionDenied(EngageKillSwitch(folder, "braid1")));
+    std::filesystem::permissions(file, std::filesystem::perms(0600));
+    EXPECT_EQ(LookAtKillSwitch(folder)->kept_for, std::set<std::string>{"braid0"});
+    // What is as it is to be is not written.
+    const FileVersion before = VersionOf(file);
+    ASSERT_EQ(EngageKillSwitch(folder, "braid0"), absl::OkStatus());
+    EXPECT_EQ(VersionOf(file), before);
+    std::ofstream(file) << "{";
+    ASSERT_EQ(EngageKillSwitch(folder, "braid1"), absl::OkStatus());
+    EXPECT_EQ(LookAtKillSwitch(folder)->kept_for, std::set<std::string>{"braid1"});
+    ASSERT_EQ(EngageKillSwitch(folder, "braid2"), absl::OkStatus());
+    ASSERT_EQ(ReleaseFromKillSwitch(folder, "braid1"), absl::OkStatus());
+    EXPECT_TRUE(absl::IsNotFound(ReleaseFromKillSwitch(folder, "braid1")));
+    EXPECT_TRUE(absl::IsFailedPrecondition(ReleaseFromKillSwitch(folder, "braid2")));
+    EXPECT_EQ(*HasTable(**KeptKillSwitch(folder)), true);
+    ASSERT_EQ(LiftKillSwitch(folder), absl::OkStatus());
   });
 }
 

@@ -1,13 +1,17 @@
 // Files of this machine that are replaced, and put back.
 #include "slowpath/host.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <thread>
+#include <vector>
 
 #include "slowpath/small_file.h"
 
@@ -130,6 +134,75 @@ TEST_F(HostTest, WhereThereWasNoFileThereIsNoneAgain) {
   EXPECT_EQ(Look(path_).mode & 07777u, 0644u);
   ASSERT_EQ(host_.TakeBack(file), absl::OkStatus());
   EXPECT_TRUE(std::filesystem::is_empty(folder_));
+}
+
+TEST_F(HostTest, AFileThatMayBeRunComesBackWithoutThat) {
+  Write(path_, "before\n");
+  ASSERT_EQ(chmod(path_.c_str(), 04755), 0);
+  const ReplacedFile file = Replace();
+  EXPECT_EQ(Look(path_).mode & 07777u, 0644u);
+  ASSERT_EQ(host_.TakeBack(file), absl::OkStatus());
+  EXPECT_EQ(Look(path_).mode & 07777u, 0644u);
+}
+
+// Root for another: what that one may write is written in place, and nothing else.
+TEST_F(HostTest, AsAnotherUserNoMoreIsDoneThanThatOneMay) {
+  if (geteuid() != 0) GTEST_SKIP() << "of root";
+  ASSERT_EQ(chmod(folder_.c_str(), 0755), 0);
+  Write(path_, "before\n");
+  ASSERT_EQ(chown(path_.c_str(), 4711, 0), 0);
+  ASSERT_EQ(chmod(path_.c_str(), 0644), 0);
+  const Seen before = Look(path_);
+  const ReplacedFile file = Replace();
+  ReplacedFile forged = file;
+  forged.link_target = "/etc/shadow";
+  ReplacedFile absent = file;
+  absent.existed = false;
+  {
+    const FilesAs other(4711, 4711);
+    ASSERT_EQ(other.status(), absl::OkStatus());
+    EXPECT_TRUE(absl::IsPermissionDenied(host_.TakeBack(forged)));
+    EXPECT_TRUE(absl::IsPermissionDenied(host_.TakeBack(absent)));
+    EXPECT_EQ(host_.TakeBack(file), absl::OkStatus());
+  }
+  EXPECT_EQ(Look(path_), before);
+  const ReplacedFile again = Replace();
+  ASSERT_EQ(chmod(path_.c_str(), 0600), 0);
+  ASSERT_EQ(chown(path_.c_str(), 0, 0), 0);
+  {
+    const FilesAs other(4711, 4711);
+    EXPECT_FALSE(host_.TakeBack(again).ok()) << "it is root's";
+  }
+  EXPECT_EQ(Look(path_).contents, "ours\n");
+  EXPECT_EQ(host_.TakeBack(again), absl::OkStatus()) << "and root is itself again";
+}
+
+// Whoever else writes the same file at the same time.
+TEST_F(HostTest, WritersOfOneFileDoNotMix) {
+  std::vector<std::thread> all;
+  for (int i = 0; i < 8; ++i) {
+    all.emplace_back([this, i] {
+      for (int n = 0; n < 10; ++n) {
+        EXPECT_EQ(ReplaceSmallFile(path_, std::string(5000, static_cast<char>('a' + i))),
+                  absl::OkStatus());
+      }
+    });
+  }
+  for (std::thread& one : all) one.join();
+  const std::string contents = ReadSmallFile(path_, 10'000, FilePrivacy::kOwnerOnly).value_or("");
+  EXPECT_EQ(contents, std::string(5000, contents.empty() ? 'x' : contents[0]));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+  ASSERT_TRUE(std::filesystem::create_directory(folder_ + "/in-the-way"));
+  EXPECT_FALSE(ReplaceSmallFile(folder_ + "/in-the-way", "x").ok());
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 2)
+      << "of what fails nothing is left";
+}
+
+TEST_F(HostTest, ADeviceThatTakesNothingIsFull) {
+  const UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
+  if (!full) GTEST_SKIP() << "there is no /dev/full";
+  EXPECT_FALSE(WriteAll(full.get(), "x"));
+  EXPECT_EQ(errno, ENOSPC);
 }
 
 TEST_F(HostTest, WhatSomebodyHasWrittenSinceStays) {

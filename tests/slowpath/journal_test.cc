@@ -2,6 +2,8 @@
 #include "slowpath/journal.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -92,6 +94,47 @@ TEST_F(JournalTest, OneHasItAtATime) {
   EXPECT_TRUE(absl::IsAlreadyExists(Journal::Open(path_).status()));
 }
 
+TEST_F(JournalTest, ALockThatCannotBeHadIsNotTakenForAnotherDaemons) {
+  std::filesystem::create_directory(path_ + ".lock");
+  const absl::Status status = Journal::Open(path_).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_FALSE(absl::IsAlreadyExists(status)) << status;
+}
+
+TEST_F(JournalTest, WhatRootWritesIsTheFolders) {
+  if (geteuid() != 0) GTEST_SKIP() << "of root";
+  ASSERT_EQ(chown(folder_.c_str(), 4711, 4712), 0);
+  Journal journal = Open();
+  ASSERT_TRUE(journal.Note({kRule}).ok());
+  for (const std::string& path : {path_, path_ + ".lock"}) {
+    struct stat file {};
+    ASSERT_EQ(stat(path.c_str(), &file), 0) << path;
+    EXPECT_EQ(file.st_uid, 4711u) << path;
+    EXPECT_EQ(file.st_gid, 4712u) << path;
+  }
+}
+
+TEST_F(JournalTest, NamesMayBeAnyBytes) {
+  const std::vector<HostChange> all = {
+      OwnRoute{OwnRoute::Type::kThroughDevice, Prefix("::/0"), 47009, "br\xff\xfe"},
+      Sysctl{"/proc/sys/net/ipv4/conf/\x80/forwarding", "0", "1"},
+      ReplacedFile{
+          .path = "/etc/resolv.conf", .existed = true, .link_target = "/run/\xc3", .ours = "y"}};
+  ASSERT_TRUE(Open().Note(all).ok());
+  EXPECT_EQ(Open().changes(), all);
+}
+
+// Of other users' processes an ordinary user sees no network.
+TEST(IsNetworkAlive, ANetworkOfBeforeAllProcessesIsGone) {
+  const Whereabouts here = WhereaboutsOfThisProcess();
+  EXPECT_NE(here.init, "");
+  EXPECT_TRUE(IsNetworkAlive(here, here));
+  Whereabouts gone = here;
+  gone.network_namespace = "net:[1]";
+  gone.init = "0";
+  EXPECT_FALSE(IsNetworkAlive(gone, here));
+}
+
 TEST_F(JournalTest, OneThatIsDamagedIsRefusedAndStays) {
   for (const char* text :
        {"", "{", "[]", "{\"version\":2,\"boot\":\"\",\"network_namespace\":\"\",\"changes\":[]}",
@@ -114,7 +157,19 @@ TEST(HostChange, IsOnlyWhatBringUpMakes) {
       R"({"sysctl": {"path": "/proc/sys/kernel/core_pattern", "before": "x", "ours": "y"}})")));
   EXPECT_FALSE(HostChangeFrom(Json::parse(
       R"({"sysctl": {"path": "/proc/sys/net/../kernel/x", "before": "x", "ours": "y"}})")));
+  for (const char* path :
+       {"/proc/sys/net/core/bpf_jit_enable", "/proc/sys/net/ipv4/conf/forwarding",
+        "/proc/sys/net/ipv4/conf//forwarding", "/proc/sys/net/ipv4/conf/../forwarding",
+        "/proc/sys/net/ipv4/conf/a/../../forwarding", "/proc/sys/net/ipv4/conf/eth0/accept_local",
+        "/proc/sys/net/ipv4/ip_forward"}) {
+    const Json sysctl = {{"path", path}, {"before", "0"}, {"ours", "1"}};
+    EXPECT_FALSE(HostChangeFrom(Json{{"sysctl", sysctl}})) << path;
+  }
   EXPECT_FALSE(HostChangeFrom(Json::parse(R"({"file": {"path": "etc/passwd", "ours": ""}})")));
+  EXPECT_FALSE(HostChangeFrom(Json::parse(
+      R"({"file": {"path": "/etc/resolv.conf", "ours": "", "before": "", "mode": 2541,
+                   "owner": 0, "group": 0}})")))
+      << "setuid, and to be run";
   EXPECT_FALSE(HostChangeFrom(Json::parse(
       R"({"file": {"path": "/etc/resolv.conf", "ours": "", "before": "", "mode": 420, "owner": 0,
                    "group": 0, "xattrs": {"security.capability": "AQ=="}}})")));

@@ -115,5 +115,22 @@ TEST_F(LogTest, ThreadsDoNotMixTheirLines) {
   for (const auto& line : lines) EXPECT_TRUE(nlohmann::json::accept(line)) << line;
 }
 
+TEST_F(LogTest, ChangesWhileOthersWrite) {
+  ASSERT_TRUE(SetUpLog("info", LogFormat::kText).ok());
+  const auto lines = Capture([] {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 2; ++t) {
+      threads.emplace_back([] {
+        for (int i = 0; i < 500; ++i) spdlog::warn("whole");
+      });
+    }
+    for (int i = 0; i < 500; ++i) {
+      EXPECT_TRUE(SetUpLog(i % 2 == 0 ? "debug" : "info", LogFormat::kText).ok());
+    }
+  });
+  EXPECT_EQ(lines.size(), 1000u);
+  for (const auto& line : lines) EXPECT_TRUE(line.ends_with(" warning: whole")) << line;
+}
+
 }  // namespace
 }  // namespace braid::log_test

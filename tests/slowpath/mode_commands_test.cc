@@ -20,5 +20,16 @@ TEST(ModeCommands, AModeIsGivenAloneOrAskedFor) {
   }
 }
 
+TEST(ModeCommands, AModeByCommandStandsUntilTheConfigurationSaysAnother) {
+  BondOptions before, now, next;
+  now.mode = BondingMode::kRedundant;
+  next.reorder_max_ns = kSecondNs;
+  const BondOptions kept = BondAfterReload(now, before, next);
+  EXPECT_EQ(kept.mode, BondingMode::kRedundant);
+  EXPECT_EQ(kept.reorder_max_ns, kSecondNs);
+  next.mode = BondingMode::kPreferred;
+  EXPECT_EQ(BondAfterReload(now, before, next), next);
+}
+
 }  // namespace
 }  // namespace braid::mode_commands_test

@@ -57,9 +57,8 @@ TEST(NetSnapshot, HasLinksAddressesAndDefaultRoutes) {
     const NetAddress expected{one->index, Address("10.1.0.1"),
                               IpPrefix::Parse("10.1.0.0/24").value()};
     EXPECT_EQ(std::count(network.addresses.begin(), network.addresses.end(), expected), 1);
-    const std::vector<NetDefaultRoute> routes = {
-        {one->index, IpAddress::Family::kV4, Address("10.1.0.2"), 254, 7},
-        {two->index, IpAddress::Family::kV4, Address("10.2.0.2"), 300, 0}};
+    const std::vector<NetDefaultRoute> routes = {{one->index, IpAddress::Family::kV4, 254, 7},
+                                                 {two->index, IpAddress::Family::kV4, 300, 0}};
     std::vector<NetDefaultRoute> found = network.default_routes;
     std::sort(found.begin(), found.end(), [](auto& a, auto& b) { return a.table < b.table; });
     EXPECT_EQ(found, routes);
@@ -76,7 +75,7 @@ TEST(NetSnapshot, AMultipathRouteLeadsToEachOfItsLinks) {
     const NetSnapshot network = Read();
     ASSERT_EQ(network.default_routes.size(), 2u);
     EXPECT_EQ(network.default_routes[0].link, network.Find("one")->index);
-    EXPECT_EQ(network.default_routes[1].gateway, Address("10.2.0.2"));
+    EXPECT_EQ(network.default_routes[1].link, network.Find("two")->index);
   });
 }
 
@@ -224,7 +223,6 @@ TEST(NetMonitor, FindsOutWhatTheKernelHadNoRoomToTell) {
       Ip("addr add 10.1.0." + std::to_string(i) + "/24 dev one");
     }
     ASSERT_GE(following.Wait(), 1u);
-    EXPECT_GT(following.monitor().overruns(), 0u);
     const auto& addresses = following.last().addresses;
     EXPECT_TRUE(std::any_of(addresses.begin(), addresses.end(), [](const NetAddress& one) {
       return one.address == Address("10.1.0.59");

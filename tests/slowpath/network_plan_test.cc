@@ -69,6 +69,29 @@ TEST_F(NetworkPlanTest, EverythingGoesThroughButTheLan) {
   EXPECT_EQ(Way("127.0.0.0/8"), "");
 }
 
+TEST_F(NetworkPlanTest, IPv6ThatTheTunnelsDeviceMayNotHaveIsSeenToLeave) {
+  routes().everything = true;
+  const auto is_left = [this] {
+    return IsV6Left({.config = config_,
+                     .network = network_,
+                     .has_v6 = has_v6_,
+                     .draws_traffic = draws_traffic_,
+                     .guard = {}});
+  };
+  has_v6_ = false;
+  EXPECT_FALSE(is_left()) << "there is no way for it";
+  network_.default_routes = {{.link = 2, .family = IpAddress::Family::kV6}};
+  EXPECT_TRUE(is_left());
+  config_.network.kill_switch = true;
+  EXPECT_FALSE(is_left()) << "it is kept in";
+  config_.network.kill_switch = false;
+  draws_traffic_ = false;
+  EXPECT_FALSE(is_left()) << "all of it leaves";
+  draws_traffic_ = true;
+  config_.tunnel.peers[0].allowed_ips = {Prefix("0.0.0.0/0")};
+  EXPECT_FALSE(is_left()) << "it is not wanted there";
+}
+
 TEST_F(NetworkPlanTest, WhatStaysOutComesFirstAndTheRulesLast) {
   routes().everything = true;
   const std::vector<HostChange> changes = Plan();

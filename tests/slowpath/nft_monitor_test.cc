@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
 #include "support/network.h"
 
@@ -18,9 +20,7 @@ void Nft(const std::string& commands) {
 
 class Following {
  public:
-  Following() : monitor_(io_, [this] { ++told_; }) {
-    EXPECT_EQ(monitor_.Start(), absl::OkStatus());
-  }
+  Following() : monitor_(io_, [this] { Hear(); }) { EXPECT_EQ(monitor_.Start(), absl::OkStatus()); }
   ~Following() {
     monitor_.Close();
     io_.poll();
@@ -36,6 +36,8 @@ class Following {
     io_.run_for(2 * NftMonitor::kCoalesce);
     return told_;
   }
+  // How long each that hears of a change needs for it.
+  void set_busy(std::chrono::milliseconds busy) { busy_ = busy; }
   bool IsQuiet() {
     told_ = 0;
     io_.run_for(3 * NftMonitor::kCoalesce);
@@ -43,8 +45,14 @@ class Following {
   }
 
  private:
+  void Hear() {
+    ++told_;
+    std::this_thread::sleep_for(busy_);
+  }
+
   boost::asio::io_context io_;
   NftMonitor monitor_;
+  std::chrono::milliseconds busy_{0};
   int told_ = 0;
 };
 
@@ -71,6 +79,18 @@ TEST(NftMonitor, IsQuietWhereNothingChanges) {
     EXPECT_TRUE(following.IsQuiet());
     EXPECT_NE(std::system("nft add rule inet mine missing accept 2>/dev/null"), 0);
     EXPECT_TRUE(following.IsQuiet());
+  });
+}
+
+TEST(NftMonitor, IsToldOfLessOftenWhereThatTakesLong) {
+  InFreshNetwork([] {
+    Following following;
+    following.set_busy(std::chrono::milliseconds(60));
+    Nft("add table inet mine");
+    ASSERT_EQ(following.Wait(), 1);
+    Nft("add table inet other");
+    EXPECT_TRUE(following.IsQuiet()) << "for ten times as long";
+    EXPECT_EQ(following.Wait(), 1) << "and then it is told";
   });
 }
 

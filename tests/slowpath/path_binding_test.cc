@@ -102,9 +102,9 @@ TEST_F(PathBindingTest, WhereOnlyAnotherLinkLeadsToTheEndpointTheKernelsRouteIsT
 
 TEST_F(PathBindingTest, ARouteInATableThatNoRuleChoosesIsNamed) {
   AddRoute(kServer, kEth);
-  network_.default_routes = {{kEth, IpAddress::Family::kV4, {}, kMainTable, 0},
-                             {kLte, IpAddress::Family::kV6, {}, 300, 0},
-                             {kLte, IpAddress::Family::kV4, {}, 200, 0}};
+  network_.default_routes = {{kEth, IpAddress::Family::kV4, kMainTable, 0},
+                             {kLte, IpAddress::Family::kV6, 300, 0},
+                             {kLte, IpAddress::Family::kV4, 200, 0}};
   for (const PathConfig& path : {By("lte0"), From("10.0.2.1")}) {
     const BindingChoice choice = Choose(path);
     EXPECT_NE(choice.problem.find("the main table has none; table 200"), std::string::npos);

@@ -244,6 +244,21 @@ TEST_F(PathQuotasTest, AFileThatIsDamagedIsTold) {
   EXPECT_EQ(*ReadSmallFile(file + ".damaged", 100, FilePrivacy::kAny), "{}");
 }
 
+TEST_F(PathQuotasTest, AFileThatCannotBeReadStaysAsItIs) {
+  PathQuotas quotas(folder_, Key{});
+  ASSERT_TRUE(quotas.Load().ok());
+  quotas.Of("lte", config_).Count(1000);
+  ASSERT_TRUE(quotas.Save().ok());
+  const std::string file = File();
+  const std::string long_text(PathQuotas::kMaxFileBytes + 1, ' ');
+  ASSERT_TRUE(ReplaceSmallFile(file, long_text).ok());
+  PathQuotas again(folder_, Key{});
+  EXPECT_FALSE(again.Load().ok());
+  again.Of("lte", config_).Count(1);
+  EXPECT_TRUE(again.Save().ok());
+  EXPECT_EQ(std::filesystem::file_size(file), long_text.size());
+}
+
 TEST_F(PathQuotasTest, AFolderThatCannotBeWrittenIsToldOnce) {
   PathQuotas quotas("/proc/nothing", Key{});
   ASSERT_TRUE(quotas.Load().ok());

@@ -59,6 +59,21 @@ TEST_F(ThrottleCommands, AChangeMayNameThePeersThatThereAre) {
   EXPECT_FALSE(change(R"({"peers": {"peer2": {"rate_mbps": 20}}})").ok());
 }
 
+TEST_F(ThrottleCommands, WhatCommandsHaveChangedStandsUnlessTheConfigurationChangesItToo) {
+  const ThrottleLimits slow = {kSlow, kSlow};
+  const ThrottleLimits fast = {kFast, kFast};
+  const ThrottleConfig before = {slow, {{"peer0", slow}}};
+  const ThrottleConfig now = {fast, {{"peer0", fast}, {"peer1", fast}}};
+  // Another limit of one peer leaves those of the others, and of all, alone.
+  EXPECT_EQ(ThrottleAfterReload(now, before, {slow, {{"peer0", slow}, {"peer1", slow}}}, peers()),
+            (ThrottleConfig{fast, {{"peer0", fast}, {"peer1", slow}}}));
+  EXPECT_EQ(ThrottleAfterReload(now, before, {{}, {}}, peers()),
+            (ThrottleConfig{{}, {{"peer1", fast}}}));
+  EXPECT_EQ(ThrottleAfterReload(now, before, before, peers()), now);
+  // Of a peer that has gone nothing is kept.
+  EXPECT_EQ(ThrottleAfterReload({{}, {{"peer7", fast}}}, {}, {}, peers()), ThrottleConfig());
+}
+
 TEST_F(ThrottleCommands, LimitsAreDescribedAsTheyAreGiven) {
   EXPECT_EQ(DescribeLimits({kFast, std::nullopt}).dump(),
             R"({"send":{"rate_mbps":50.0,"burst_kb":125.0},"receive":null})");

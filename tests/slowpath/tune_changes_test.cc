@@ -6,9 +6,12 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <map>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <stdexcept>
@@ -124,7 +127,7 @@ TEST_F(TuneChangesTest, WhatWasAppliedIsTakenBackInReverse) {
   EXPECT_THAT(Outcomes(Undo()), ElementsAre(Outcome::kDone, Outcome::kDone));
   EXPECT_EQ(store_.values, before);
   EXPECT_THAT(store_.written, ElementsAre(kGro, kRmem));
-  EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/state"));
+  EXPECT_FALSE(std::filesystem::exists(path_));
   EXPECT_THAT(Undo(), IsEmpty());
 }
 
@@ -309,9 +312,14 @@ TEST_F(TuneChangesTest, AFileOfAnotherNetworkNamespaceIsRefused) {
   EXPECT_EQ(Refusal(), "accepted");
 }
 
-TEST_F(TuneChangesTest, TwoAtOnceDoNotMix) {
-  const UndoFile first = Open();
-  EXPECT_THAT(Refusal(), HasSubstr("another"));
+TEST_F(TuneChangesTest, OfTwoAtOnceOneWaitsForTheOther) {
+  std::optional<UndoFile> first = Open();
+  auto second = std::async(std::launch::async,
+                           [this] { return UndoFile::Open(path_, kNetwork, true).status(); });
+  EXPECT_EQ(second.wait_for(std::chrono::milliseconds(100)), std::future_status::timeout);
+  EXPECT_TRUE(UndoFile::Open(path_ + ".other", kNetwork, true).ok()) << "that is another file";
+  first.reset();
+  EXPECT_EQ(second.get(), absl::OkStatus());
 }
 
 TEST_F(TuneChangesTest, WithoutAFileThereIsNothingToUndo) {

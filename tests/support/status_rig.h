@@ -44,7 +44,7 @@ class StatusRig {
     near.Start();
   }
   ~StatusRig() {
-    workers.group.Stop();
+    (void)workers.group.Stop();
     std::filesystem::remove_all(state_dir_);
   }
 
