@@ -24,7 +24,8 @@ def _label(name, value):
 
 
 class LabTest(unittest.TestCase):
-    # Whether others may run meanwhile: it measures nothing, and mostly waits.
+    # Whether others may run meanwhile: it mostly waits, and asks for no rate or time that they would
+    # change.
     beside_others = False
 
     def __init_subclass__(cls, **options):

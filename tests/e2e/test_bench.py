@@ -35,6 +35,8 @@ def is_alive(pid):
 
 
 class Bench(LabTest):
+    beside_others = True
+
     def setUp(self):
         super().setUp()
         # What others leave there at the same time is none of this test's business.

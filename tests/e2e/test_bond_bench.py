@@ -12,6 +12,8 @@ BONDING = os.path.join(natives.ROOT, "bench", "bonding")
 
 
 class BondBench(ToolTest):
+    beside_others = True
+
     def start(self, *options):
         return self.start_tool(BONDING, "--rounds", "1", "--seconds", "1", "--warm-up", "1",
                                "--build", natives.BUILD, *options)

@@ -12,6 +12,8 @@ from traffic import tcp_mbps, UDP_PORT
 
 
 class Bonding(LabTest):
+    beside_others = True
+
     def test_tcp_goes_over_both_links(self):
         bond = Bond(self.lab, {"rate_mbps": 20, "delay_ms": 5}, {"rate_mbps": 20, "delay_ms": 5})
         before = bond.sent_over()

@@ -302,6 +302,81 @@ class HostNetwork(Machines):
         self.client.start()
         self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
 
+    def test_a_device_that_no_tunnel_has_any_more_is_released(self):
+        self.set_up(client={"network": {"kill_switch": True}})
+        self.tunnel.start()
+        self.client.kill()
+        self.cleanup()
+        self.client.config["network"]["device"] = "braid9"
+        self.client.start()
+        told = self.kill_switch("status")
+        self.assertEqual(told.stdout, "on: nothing leaves beside braid0, braid9\n")
+        self.assertIn("there is no braid0 now", told.stderr)
+        self.assertNotIn("no braid9", told.stderr)
+        self.assertIn('"braid0"', self.client_ns.run("nft", "list", "ruleset").stdout)
+        folder = self.client.config["security"]["state_dir"]
+
+        def release(device):
+            return self.client_ns.run(natives.braid(), "kill-switch", "release", device,
+                                      "--state-dir", folder, check=False)
+        self.assertEqual(release("braid0").stdout, "nothing leaves by braid0 any more\n")
+        self.assertNotIn('"braid0"', self.client_ns.run("nft", "list", "ruleset").stdout)
+        self.assertEqual(self.kill_switch("status").stderr, "")
+        self.assertIn("it is not on for braid0", release("braid0").stderr)
+        done = release("braid9")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("braid cleanup --all", done.stderr)
+        self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
+
+    def test_the_kill_switch_comes_back_while_the_tunnel_cannot(self):
+        self.set_up(client={"network": {"kill_switch": True, "routes": {"default": True}}})
+        self.tunnel.start()
+        self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
+
+        def flushed_and_back():
+            self.client_ns.run("nft", "flush", "ruleset")
+            eventually(lambda: self.kill_switch("status", check=False).returncode == 0, 10,
+                       "it is back")
+        self.client_ns.sysctl("net.ipv6.conf.braid0.disable_ipv6", 1)
+        flushed_and_back()
+        self.client_ns.ip("link set braid0 down")
+        flushed_and_back()
+        self.client_ns.ip("link set braid0 up")
+        self.client_ns.sysctl("net.ipv6.conf.braid0.disable_ipv6", 0)
+
+    def test_a_clean_up_that_cannot_be_says_so(self):
+        self.set_up()
+
+        def cleanup(*prefix, folder):
+            return self.client_ns.run(*prefix, natives.braid(), "cleanup", "--state-dir", folder,
+                                      check=False)
+        missing = os.path.join(self.lab.folder, "mistyped")
+        done = cleanup(folder=missing)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn(missing, done.stderr)
+        private = os.path.join(self.lab.folder, "private")
+        os.mkdir(private, 0o700)
+        done = cleanup("setpriv", "--reuid=65534", "--clear-groups", folder=private)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("ermission denied", done.stderr)
+
+    def test_what_somebody_has_changed_is_not_said_to_be_taken_back(self):
+        self.set_up(client={"network": {"dns": {"servers": ["10.77.0.1"]}}})
+        self.tunnel.start()
+        path = os.path.join(self.etc, "resolv.conf")
+
+        def contents():
+            with open(path, encoding="ascii") as file:
+                return file.read()
+        eventually(lambda: "10.77.0.1" in contents(), 10, "it is braid's")
+        self.client.kill()
+        with open(path, "w", encoding="ascii") as file:
+            file.write("nameserver 192.0.2.9\n")
+        done = self.client_ns.run(*self.own_files, natives.braid(), "cleanup", "--state-dir",
+                                  self.client.config["security"]["state_dir"])
+        self.assertNotIn("taken back: /etc/resolv.conf", done.stdout)
+        self.assertEqual(done.stderr.count("was changed by somebody else since"), 1)
+
     def test_a_damaged_kill_switch_shuts_everything_in(self):
         self.set_up(client={"network": {"kill_switch": True}})
         self.tunnel.start()

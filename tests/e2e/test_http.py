@@ -104,6 +104,8 @@ class Http(LabTest):
                 self.assertEqual("spare" in self.names_of_paths(), method != "delete")
             if path == "/v1/mode":
                 self.assertEqual(self.api.get(path)["mode"], body["mode"])
+        # A tunnel that is stopped has a status, too.
+        self.assertEqual(self.call("get", "/v1/status", None)["state"], "stopped")
 
     def names_of_paths(self):
         return [one["name"] for one in self.api.get("/v1/paths")["paths"]]
@@ -252,6 +254,16 @@ class Http(LabTest):
             except ssl.SSLError:
                 return None
         eventually(is_renewed, 5, "the new certificate is shown")
+
+    def test_it_may_listen_inside_its_own_tunnel(self):
+        token_file, token = make_token(self.lab)
+        certificate, key = make_certificate(self.lab, INNER[4][0])
+        tunnel = Tunnel(self.lab, client={"control": {"http": {
+            "address": f"{INNER[4][0]}:{PORT}", "token_file": token_file,
+            "tls": {"certificate_file": certificate, "key_file": key}}}}).start()
+        self.assertIn("does not have yet", tunnel.client.log())
+        api = Api(tunnel.server_ns, INNER[4][0], token, certificate)
+        self.assertEqual(api.get("/v1/status")["mode"], "client")
 
     def test_a_port_that_is_taken_is_told(self):
         self.token_file, _ = make_token(self.lab)

@@ -114,6 +114,37 @@ class Init(LabTest):
         with open(server, encoding="ascii") as file:
             self.assertEqual(file.read(), before)
 
+    def test_a_further_client_of_a_server_whose_files_are_anothers(self):
+        """The configuration is named without its extension, and is a link."""
+        self.init(self.server, "server", "--dir", self.here, "--endpoint", OUTER[4][1])
+        server, elsewhere = f"{self.here}/server.yaml", f"{self.lab.folder}/kept.yaml"
+        os.rename(server, elsewhere)
+        os.symlink(elsewhere, server)
+        os.chown(f"{self.here}/server.key", 65534, 65533)
+        os.setxattr(elsewhere, "user.note", b"theirs")
+        self.init(self.server, "client", "--server-config", f"{self.here}/server",
+                  "--name", "second")
+        self.assertEqual(os.readlink(server), elsewhere)
+        with open(elsewhere, encoding="ascii") as file:
+            self.assertIn("second", file.read())
+        self.assertEqual(os.getxattr(elsewhere, "user.note"), b"theirs")
+        psk = os.stat(f"{self.here}/second.psk")
+        self.assertEqual((psk.st_uid, psk.st_gid, stat.S_IMODE(psk.st_mode)),
+                         (65534, 65533, 0o600))
+        self.assertTrue(os.path.exists(f"{self.here}/clients/second/client.yaml"))
+
+    def test_what_is_brought_to_another_machine_replaces_nothing(self):
+        done = self.init(self.server, "server", "--dir", self.here, "--endpoint", OUTER[4][1])
+        pack, unpack = re.search(r"^ +(tar -C .*) \| ssh .* && (tar -C .*)'$", done.stdout,
+                                 re.MULTILINE).groups()
+        os.makedirs(self.there)
+        with open(f"{self.there}/client.key", "w", encoding="ascii") as file:
+            file.write("theirs\n")
+        unpack = unpack.replace("/etc/braid", self.there)
+        self.assertNotEqual(run("sh", "-c", f"{pack} | {unpack}", check=False).returncode, 0)
+        with open(f"{self.there}/client.key", encoding="ascii") as file:
+            self.assertEqual(file.read(), "theirs\n")
+
     def test_everything_goes_through_the_tunnel(self):
         self.client.ip("route add default via 10.20.1.2")
         far = self.lab.namespace("far")

@@ -236,6 +236,91 @@ class Units(Installed):
         self.start()
         self.eventually_through_the_tunnel()
 
+    def leave_resolv_conf(self):
+        """The tunnel's, and its journal from another boot: as after a loss of power."""
+        journal = "/var/lib/braid/bring-up-braid0.json"
+        self.start()
+        eventually(lambda: "nameserver 10.77.0.1\n" in self.machine.read("/etc/resolv.conf"), 10,
+                   "it is braid's")
+        left = json.loads(self.machine.read(journal))
+        ours = self.machine.read("/etc/resolv.conf")
+        self.machine.run("systemctl", "stop", UNIT)
+        left["boot"] = "00000000-0000-0000-0000-000000000000"
+        self.machine.write(journal, json.dumps(left), 0o600, "braid:braid")
+        # In place, so that its access list stays.
+        self.machine.run("sh", "-c", "cat > /etc/resolv.conf", input=ours)
+
+    def test_what_a_loss_of_power_leaves_goes_at_the_next_boot(self):
+        self.set_up_machine({"network": {"dns": {"servers": ["10.77.0.1"]}}})
+        self.configure()
+        self.server.start()
+        before = self.machine.read("/etc/resolv.conf")
+        self.leave_resolv_conf()
+        self.machine.reboot(lambda: None)
+        unit = "braid-leftovers"
+        self.assertEqual(self.machine.property(unit, "Result"), "success")
+        self.assertIn("network-pre.target", self.machine.property(unit, "Before").split())
+        self.assertEqual(self.machine.read("/etc/resolv.conf"), before)
+        self.machine.run("test", "!", "-e", "/var/lib/braid/bring-up-braid0.json")
+        self.assertEqual(self.machine.property(UNIT, "ActiveState"), "inactive")
+
+    def test_roots_cleanup_does_no_more_for_the_daemon_than_the_daemon_may(self):
+        """Whoever has taken the daemon over can write its journal."""
+        self.set_up_machine({"network": {"dns": {"servers": ["10.77.0.1"]}}})
+        self.configure()
+        self.server.start()
+        self.leave_resolv_conf()
+        journal = "/var/lib/braid/bring-up-braid0.json"
+        left = json.loads(self.machine.read(journal))
+        file = next(one["file"] for one in left["changes"] if "file" in one)
+        stat = ("stat", "-c", "%a %U %i", "/etc/resolv.conf")
+        before = self.machine.run(*stat).stdout
+        forged = dict(file, mode=0o4755)
+        self.machine.write(journal, json.dumps(dict(left, changes=[{"file": forged}])), 0o600,
+                           "braid:braid")
+        done = self.machine.run("braid", "cleanup", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("is damaged", done.stderr)
+        link = {"path": file["path"], "ours": file["ours"], "link_target": "/etc/shadow",
+                "owner": 0, "group": 0}
+        self.machine.write(journal, json.dumps(dict(left, changes=[{"file": link}])), 0o600,
+                           "braid:braid")
+        done = self.machine.run("braid", "cleanup", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Permission denied", done.stderr)
+        self.assertEqual(self.machine.run(*stat).stdout, before)
+        # What the daemon itself may do goes.
+        self.machine.write(journal, json.dumps(dict(left, changes=[{"file": file}])), 0o600,
+                           "braid:braid")
+        self.assertIn("taken back: /etc/resolv.conf", self.machine.run("braid", "cleanup").stdout)
+        self.assertEqual(self.machine.run(*stat).stdout, before, "the very same file")
+        self.assertNotIn("10.77.0.1", self.machine.read("/etc/resolv.conf"))
+
+    def test_what_root_keeps_for_the_daemon_the_daemon_can_read(self):
+        self.set_up_machine({"network": {"kill_switch": True}})
+        self.configure()
+        self.server.start()
+        self.start()
+        self.machine.run("systemctl", "stop", UNIT)
+        self.machine.run("sh", "-c", "rm -f /var/lib/braid/kill-switch.json.lock")
+        self.machine.run("braid", "kill-switch", "release", "braid0", check=False)
+        self.machine.run("braid", "cleanup")
+        owners = self.machine.run("sh", "-c", "stat -c %U:%G /var/lib/braid/*").stdout.split()
+        self.assertEqual(set(owners), {"braid:braid"})
+
+    def test_a_broken_configuration_is_not_tried_for_ever(self):
+        self.set_up_machine()
+        self.configure()
+        limit = self.machine.property(UNIT, "StartLimitBurst")
+        self.assertEqual(limit, "30")
+        self.machine.write(f"/etc/systemd/system/{UNIT}.service.d/test.conf",
+                           "[Unit]\nStartLimitBurst=3\n[Service]\nRestartSec=100ms\n")
+        self.machine.run("systemctl", "daemon-reload")
+        self.machine.write("/etc/braid/office.json", "{")
+        self.machine.run("systemctl", "start", UNIT, check=False)
+        eventually(lambda: self.machine.property(UNIT, "ActiveState") == "failed" and
+                   self.machine.property(UNIT, "NRestarts") in ("2", "3"), 20, "it has stopped")
+
     def test_two_instances_beside_each_other(self):
         self.set_up_machine({"network": {"kill_switch": True}})
         self.configure()
@@ -267,10 +352,11 @@ control: {{socket: /run/braid/second.sock}}
         self.set_up_machine()
         paths = {unit: self.machine.property(unit.replace("@", UNIT[5:]), "FragmentPath")
                  for unit in ("braid@.service", "braid-kill-switch.service",
-                              "braid-resolv-conf.path", "braid-resolv-conf.service")}
+                              "braid-leftovers.service", "braid-resolv-conf.path",
+                              "braid-resolv-conf.service")}
         done = self.machine.run("systemd-analyze", "verify", *paths.values(), check=False)
         self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
-        for unit in ("braid@.service", "braid-kill-switch.service"):
+        for unit in ("braid@.service", "braid-kill-switch.service", "braid-leftovers.service"):
             path = paths[unit]
             told = self.machine.run("systemd-analyze", "security", "--offline=true", "--no-pager",
                                     path).stdout
@@ -282,7 +368,7 @@ control: {{socket: /run/braid/second.sock}}
         self.set_up_machine()
         actions = "".join(f"""<action id="org.freedesktop.resolve1.{name}">
             <defaults><allow_any>auth_admin</allow_any></defaults></action>""" for name in (
-                "set-dns-servers", "set-domains", "set-default-route", "set-dnssec"))
+                "set-dns-servers", "set-domains", "set-default-route", "revert", "set-dnssec"))
         self.machine.write("/usr/share/polkit-1/actions/org.freedesktop.resolve1.policy",
                            f"<policyconfig>{actions}</policyconfig>")
         self.machine.run("systemctl", "start", "dbus")
@@ -292,7 +378,7 @@ control: {{socket: /run/braid/second.sock}}
                 "setpriv", f"--reuid={user}", "--clear-groups", "sh", "-c",
                 'pkcheck --process $$ --action-id "$1"', "-", "org.freedesktop.resolve1." + action,
                 check=False).returncode == 0
-        for action in ("set-dns-servers", "set-domains", "set-default-route"):
+        for action in ("set-dns-servers", "set-domains", "set-default-route", "revert"):
             self.assertTrue(may("braid", action), action)
             self.assertFalse(may("nobody", action), action)
         self.assertFalse(may("braid", "set-dnssec"))
@@ -363,8 +449,8 @@ class Package(Installed):
         self.assertNotRegex(said.stderr.lower(), "error|warning|failed")
         self.assertEqual(self.machine.run("stat", "-c", "%A %U %G", "/etc/braid").stdout.strip(),
                          "drwxr-x--- root braid")
-        self.assertEqual(self.machine.run("systemctl", "is-enabled", "braid-kill-switch").stdout,
-                         "enabled\n")
+        for unit in ("braid-kill-switch", "braid-leftovers"):
+            self.assertEqual(self.machine.run("systemctl", "is-enabled", unit).stdout, "enabled\n")
         version = self.machine.run("braid", "--version").stdout.split()[1]
         self.assertEqual(
             version, self.machine.run("dpkg-query", "-W", "-f", "${Version}", "braid").stdout)
@@ -399,7 +485,9 @@ class Package(Installed):
             mount -t proc proc "$1/root/proc"
             chroot "$1/root" dpkg --install "$2"
             chroot "$1/root" braid --version
-            test -L "$1/root/etc/systemd/system/sysinit.target.wants/braid-kill-switch.service"
+            for unit in kill-switch leftovers; do
+              test -L "$1/root/etc/systemd/system/sysinit.target.wants/braid-$unit.service"
+            done
             chroot "$1/root" dpkg --purge braid
             echo "left:"
             cd "$1/changes"

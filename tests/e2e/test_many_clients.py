@@ -19,6 +19,8 @@ NUMBERS = range(2, 7)
 
 
 class ManyClients(LabTest):
+    beside_others = True
+
     def setUp(self):
         super().setUp()
         self.server_ns = self.lab.namespace("server")

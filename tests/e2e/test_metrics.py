@@ -167,6 +167,8 @@ class Metrics(LabTest):
 
 
 class Health(LabTest):
+    beside_others = True
+
     def test_of_a_client_whose_path_and_then_whose_server_is_gone(self):
         bond = Bond(self.lab, {"delay_ms": 2}, {"delay_ms": 2}, names=["fibre", "lte"])
         client, server = bond.client, bond.server

@@ -2,15 +2,19 @@
 
     client ──veth── server ──veth── other
 """
+import base64
 import json
 import os
+import re
 import signal
+import socket
+import time
 
 import natives
 from bond import join
 from daemon import Daemon, Identity, merged
 from lab import eventually, run
-from lab_test import LabTest
+from lab_test import LabTest, each
 from topology import INNER, Tunnel, client_config
 from traffic import Iperf, Pinger, ping
 
@@ -24,6 +28,12 @@ def write(daemon, change):
 
 def reload(daemon, *options, check=True):
     return run(natives.braid(), "reload", "--socket", daemon.socket_path, *options, check=check)
+
+
+def call(daemon, verb, **params):
+    """What the control socket says to it."""
+    request = json.dumps({"v": 1, "verb": verb, "params": params}) + "\n"
+    return json.loads(daemon.call_raw(request.encode()))["result"]
 
 
 class Reload(LabTest):
@@ -143,6 +153,77 @@ class Reload(LabTest):
         changes = json.loads(reload(tunnel.client, "-n", "--json").stdout)["changes"]
         self.assertEqual([one["needs_restart"] for one in changes], [True, False])
 
+    def test_another_key_in_the_same_file_is_a_difference(self):
+        psk, other = Identity(self.lab, "psk"), Identity(self.lab, "other")
+        tunnel = Tunnel(self.lab, peer_of_both={"preshared_key_file": psk.file}).start()
+        os.replace(other.file, psk.file)
+        pointers = [one["pointer"] for one in
+                    json.loads(reload(tunnel.client, "-n", "--json").stdout)["changes"]]
+        self.assertEqual(pointers, ["/tunnel/peers/hub/preshared_key_file"])
+        for daemon in tunnel.daemons:
+            self.assertIn("with another key in it", reload(daemon).stdout)
+            self.assertIn("nothing differs", reload(daemon).stdout)
+        tunnel.wait(15)
+        self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
+
+    def test_what_commands_have_changed_stands(self):
+        tunnel = Tunnel(self.lab).start()
+        call(tunnel.server, "mode", mode="redundant")
+        call(tunnel.server, "throttle", total={"rate_mbps": 400}, peers={"branch": {"rate_mbps": 50}})
+        write(tunnel.server, {"tunnel": {"bonding": {"reorder_max_ms": 150}},
+                              "throttle": {"total": {"rate_mbps": 300}}})
+        reload(tunnel.server)
+        self.assertEqual(call(tunnel.server, "mode")["mode"], "redundant")
+        limits = call(tunnel.server, "throttle")
+        self.assertEqual(limits["total"]["send"]["rate_mbps"], 300)
+        self.assertEqual([(peer["name"], peer["send"]["rate_mbps"]) for peer in limits["peers"]],
+                         [("branch", 50)])
+        write(tunnel.server, {"tunnel": {"bonding": {"mode": "preferred"}}})
+        reload(tunnel.server)
+        self.assertEqual(call(tunnel.server, "mode")["mode"], "preferred")
+
+    def test_a_kill_switch_that_is_refused_is_not_left_behind(self):
+        tunnel = Tunnel(self.lab).start()
+        folder = tunnel.client.config["security"]["state_dir"]
+        # Nothing can be noted in the journal.
+        in_the_way = os.path.join(folder, "bring-up-braid0.json")
+        os.mkdir(in_the_way)
+        nat = [{"source": "10.77.0.0/24", "out": "uplink0"}]
+        write(tunnel.client, {"network": {"kill_switch": True, "nat": nat}})
+        self.assertEqual(reload(tunnel.client, check=False).returncode, 1)
+        self.assertNotIn("kill_switch", tunnel.client_ns.run("nft", "list", "tables").stdout)
+        self.assertFalse(os.path.exists(os.path.join(folder, "kill-switch.json")))
+        self.assertNotIn("kill switch", " ".join(tunnel.client.status()["warnings"]))
+        os.rmdir(in_the_way)
+        reload(tunnel.client)
+        self.assertIn("kill_switch", tunnel.client_ns.run("nft", "list", "tables").stdout)
+        self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
+
+    def test_a_refused_sighup_names_every_mistake(self):
+        tunnel = Tunnel(self.lab).start()
+        write(tunnel.client, {"tunnel": {"lanes": "many"}, "log": {"level": "loud"}})
+        tunnel.client.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "SIGHUP changed nothing" in tunnel.client.log(), 5, "it is refused")
+        for pointer in ("/tunnel/lanes", "/log/level"):
+            self.assertIn(pointer, tunnel.client.log())
+
+    def test_more_peers_than_there_is_room_for_come_with_a_new_start(self):
+        tunnel = Tunnel(self.lab).start()
+        peers = list(tunnel.server.config["tunnel"]["peers"])
+        for number in range(70):
+            key = base64.b64encode(bytes([number, 7] + [9] * 30)).decode()
+            peers.append({"name": f"more{number}", "public_key": key,
+                          "allowed_ips": [f"10.77.1.{number}/32"]})
+        write(tunnel.server, {"tunnel": {"peers": peers}})
+        refused = reload(tunnel.server, check=False)
+        self.assertEqual(refused.returncode, 1)
+        steps = re.findall(r'"braid ([a-z]+)( --tunnel)?"', refused.stderr)
+        self.assertEqual([verb for verb, _ in steps], ["stop", "reload", "start"])
+        for verb, option in steps:
+            run(natives.braid(), verb, *option.split(), "--socket", tunnel.server.socket_path)
+        self.assertEqual(len(tunnel.server.status()["peers"]), 71)
+        tunnel.wait(10)
+
     def test_sighup_reloads_too(self):
         tunnel = Tunnel(self.lab).start()
         write(tunnel.client, {"log": {"level": "info"}})
@@ -189,6 +270,55 @@ class StopAndStart(LabTest):
             self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
         self.call(tunnel.client, "start")  # runs already
         self.assertEqual(tunnel.client.status()["state"], "running")
+
+    @each(io=("io_uring", "epoll"))
+    def test_a_stop_and_a_start_may_be_sent_ahead(self, io):
+        tunnel = Tunnel(self.lab, both={"performance": {"io": io}}).start()
+        for daemon in tunnel.daemons:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.settimeout(10)
+                client.connect(daemon.socket_path)
+                client.sendall(b'{"v":1,"verb":"stop"}\n{"v":1,"verb":"start"}\n')
+                with client.makefile("rb") as answers:
+                    for _ in range(2):
+                        self.assertEqual(json.loads(answers.readline()), {"v": 1, "result": {}})
+        tunnel.wait(10)
+        self.assertEqual(ping(tunnel.client_ns, INNER[4][1]).received, 3)
+
+    def test_a_start_whose_key_is_not_there_is_no_mistake_of_the_request(self):
+        tunnel = Tunnel(self.lab).start()
+        self.call(tunnel.client, "stop", "--tunnel")
+        key = tunnel.client.config["security"]["private_key_file"]
+        os.rename(key, key + ".away")
+        error = json.loads(tunnel.client.call_raw(b'{"v":1,"verb":"start"}\n'))["error"]
+        self.assertEqual(error["code"], "bad_config")
+        self.assertIn(key, error["message"])
+        self.assertIn("cannot be started", tunnel.client.log())
+        os.rename(key + ".away", key)
+        os.chmod(key, 0o644)
+        error = json.loads(tunnel.client.call_raw(b'{"v":1,"verb":"start"}\n'))["error"]
+        self.assertEqual(error["code"], "bad_config")
+        os.chmod(key, 0o600)
+        self.call(tunnel.client, "start")
+        tunnel.wait()
+
+    def test_a_start_in_between_that_fails_leaves_the_next_one_to_come(self):
+        tunnel = Tunnel(self.lab).start()
+        key = tunnel.client.config["security"]["private_key_file"]
+        os.rename(key, key + ".away")
+        tunnel.client_ns.ip("link del braid0")
+        eventually(lambda: tunnel.client.status()["state"] == "failed", 2, "that is noticed")
+        self.assertEqual(self.call(tunnel.client, "start", check=False).returncode, 1)
+        os.rename(key + ".away", key)
+        tunnel.wait(15)
+
+    def test_what_was_to_be_started_again_stays_down_when_it_is_stopped(self):
+        tunnel = Tunnel(self.lab).start()
+        tunnel.client_ns.ip("link del braid0")
+        eventually(lambda: tunnel.client.status()["state"] == "failed", 2, "that is noticed")
+        self.call(tunnel.client, "stop", "--tunnel")
+        time.sleep(2)
+        self.assertEqual(tunnel.client.status()["state"], "stopped")
 
     def test_a_start_that_fails_says_why_and_can_be_tried_again(self):
         tunnel = Tunnel(self.lab).start()

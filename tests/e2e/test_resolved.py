@@ -174,6 +174,15 @@ class Resolved(Machines):
         self.assert_nothing_is_left()
         self.assertEqual(self.looked_up("three.corp.example"), OUTSIDE)
 
+    def test_what_others_revert_is_set_again(self):
+        self.prepare()
+        self.tunnel.start()
+        self.eventually_seen_as(self.client_ns, FAR[4], SERVER[4])
+        self.resolvectl("revert", "braid0")
+        self.assertNotIn("10.77.0.1", self.resolvectl("dns", "braid0"))
+        eventually(lambda: "10.77.0.1" in self.resolvectl("dns", "braid0"), 80,
+                   "it is told again within a minute", 0.5)
+
     def test_what_it_was_told_outlives_its_restart(self):
         self.prepare()
         self.tunnel.start()

@@ -20,6 +20,8 @@ OF_THE_FORMER_SERVER = {"unknown_session", "handshake_bad_mac"}
 
 
 class Swarm(LabTest):
+    beside_others = True
+
     def start(self, clients=CLIENTS, config=None, nat=False):
         self.server = SwarmServer(self.lab, clients, config, nat=nat).start()
         return self.server
