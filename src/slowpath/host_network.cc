@@ -23,7 +23,7 @@ constexpr char kWrittenByBraid[] = "# Written by braid";
 constexpr uint32_t kFirstTable = 47'009;
 constexpr uint32_t kTables = 16;  // that several daemons may choose from
 
-constexpr DurationNs kTellResolvedEveryNs = 60 * kSecondNs;
+constexpr DurationNs kTellResolvedEveryNs = 15 * kSecondNs;
 
 constexpr char kStrict[] = "1";
 constexpr char kLoose[] = "2";

@@ -104,7 +104,7 @@ class Run:
             signal.signal(number, self._end)
         beside = [test for test in self.tests if getattr(test, "beside_others", False)]
         alone = [test for test in self.tests if test not in beside]
-        self._run(beside, os.cpu_count())
+        self._run(beside, os.cpu_count() + 1)
         self._run(alone, 1)
 
     def _run(self, tests, at_once):

@@ -86,7 +86,7 @@ class Tune(LabTest):
         self.assertEqual((self.state(), again["changes"]), (after, []))
         self.undo()
         self.assertEqual(self.state(), before)
-        self.assertEqual(os.listdir(os.path.dirname(self.undo_file)), [])
+        self.assertEqual(os.listdir(os.path.dirname(self.undo_file)), ["tune.json.lock"])
         self.assertIn("nothing to undo", self.undo().stdout)
 
     def test_queues_come_before_what_is_each_queues(self):
