@@ -49,6 +49,10 @@ class Pinger:
         return eventually(answered, seconds, "an answer to ping")[0] - moment
 
     def stop(self):
+        # Between an answer and the next ping, where answers come: what is under way is no loss.
+        before, until = len(self.answers()), time.monotonic() + 1
+        while len(self.answers()) == before and time.monotonic() < until:
+            time.sleep(0.002)
         self.process.stop(signal.SIGINT)
         return Pings(self.process.out())
 
