@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Includes go down only: main → cli → slowpath → fastpath → bonding → io → base."""
+"""Includes go down only: main → cli → slowpath → egress → fastpath → bonding → io → base."""
 import os
 import re
 import sys
 
 SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "src")
-LAYERS = ["base", "io", "bonding", "fastpath", "slowpath", "cli", "main"]
+LAYERS = ["base", "io", "bonding", "fastpath", "egress", "slowpath", "cli", "main"]
 BESIDE = ("linkem", "bench", "tests")  # which may use src/, and not the other way round
 
 

@@ -85,6 +85,12 @@ class LaneSet {
   X(keys_exhausted, "the lane may seal nothing more before its next epoch is confirmed") \
   X(socket_full, "the socket's send queue was full")                                     \
   X(send_failed, "the kernel refused to send")                                           \
+  /* A packet from TUN that leaves past the tunnel, by rule. */                          \
+  X(egress_blocked, "a rule says that it goes nowhere")                                  \
+  X(egress_waits, "its TCP flow waits for the other end, and asks again")                \
+  X(egress_no_flow, "of a TCP flow past the tunnel that is over, or never began")        \
+  X(egress_full, "no room for another flow past the tunnel")                             \
+  X(egress_unsupported, "of a kind that no way past the tunnel carries")                 \
   /* Bounds inside braid. */                                                             \
   X(bond_full, "the worker's memory for bonds was used up")                              \
   X(no_buffer, "the worker's packet pool was empty")                                     \

@@ -56,6 +56,7 @@ inline constexpr int kMaxEndpointsPerPeer = 16;
 inline constexpr int kMaxPrefixesPerPeer = 1024;
 inline constexpr size_t kMaxClassRules = 64;  // of ports
 inline constexpr size_t kMaxPortRangesPerRule = 64;
+inline constexpr size_t kMaxEgressRules = 1024;
 
 // Packets that the bonds of one worker hold: waiting, sent lately, or waited for.
 inline constexpr size_t kBondSlots = 32768;
@@ -69,6 +70,7 @@ inline constexpr int kSpareBuffers = 64;    // held by another worker, or by a q
 inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers;
 inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
 inline constexpr int kEventSlots = 1024;  // what workers tell the slow path
+inline constexpr int kVerdictSlots = 4096;  // of TCP flows past the tunnel
 // Initiations being worked on: what the threads for it do in a tenth of a second or two.
 inline constexpr int kMaxHandshakeJobs = 1024;
 // Of a UDP socket, each way. A burst of a whole TUN queue fits; more only adds delay.
@@ -77,6 +79,7 @@ inline constexpr int kSocketBufferBytes = 4 << 20;
 static_assert((kReceiveBuffers & (kReceiveBuffers - 1)) == 0);
 static_assert((kInboxSlots & (kInboxSlots - 1)) == 0);
 static_assert((kEventSlots & (kEventSlots - 1)) == 0);
+static_assert((kVerdictSlots & (kVerdictSlots - 1)) == 0);
 static_assert(kPacketDataBytes > kMaxInnerBytes);
 static_assert(kMaxLanes <= kSlowLane);
 static_assert(kMaxListenAddresses <= kMaxSocketGroups);

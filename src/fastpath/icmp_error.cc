@@ -27,7 +27,46 @@ bool MayAnswer(Bytes packet, const InnerPacket& inner) {
   return type == 0 || type == 8;
 }
 
-size_t WriteTooBigV4(Bytes quoted, uint16_t mtu, uint8_t* to) {
+struct TypeAndCode {
+  uint8_t type;
+  uint8_t code;
+};
+
+TypeAndCode OfV4(IcmpError::What what) {
+  constexpr uint8_t kUnreachable = 3;
+  switch (what) {
+    case IcmpError::What::kTooBig:
+      return {kUnreachable, 4};
+    case IcmpError::What::kNoNetwork:
+      return {kUnreachable, 0};
+    case IcmpError::What::kNoHost:
+      return {kUnreachable, 1};
+    case IcmpError::What::kNoPort:
+      return {kUnreachable, 3};
+    case IcmpError::What::kProhibited:
+      return {kUnreachable, 13};
+  }
+  return {kUnreachable, 0};
+}
+
+TypeAndCode OfV6(IcmpError::What what) {
+  constexpr uint8_t kUnreachable = 1;
+  switch (what) {
+    case IcmpError::What::kTooBig:
+      return {2, 0};
+    case IcmpError::What::kNoNetwork:
+      return {kUnreachable, 0};
+    case IcmpError::What::kNoHost:
+      return {kUnreachable, 3};
+    case IcmpError::What::kNoPort:
+      return {kUnreachable, 4};
+    case IcmpError::What::kProhibited:
+      return {kUnreachable, 1};
+  }
+  return {kUnreachable, 0};
+}
+
+size_t WriteV4(Bytes quoted, IcmpError error, uint8_t* to) {
   const size_t bytes = 28 + quoted.size();
   std::memset(to, 0, 28);
   to[0] = 0x45;
@@ -37,15 +76,16 @@ size_t WriteTooBigV4(Bytes quoted, uint16_t mtu, uint8_t* to) {
   std::memcpy(to + 12, &quoted[16], 4);
   std::memcpy(to + 16, &quoted[12], 4);
   SetIpv4HeaderChecksum(to);
-  to[20] = 3;  // destination unreachable
-  to[21] = 4;  // fragmentation needed
-  StoreBe16(to + 26, mtu);
+  const TypeAndCode is = OfV4(error.what);
+  to[20] = is.type;
+  to[21] = is.code;
+  StoreBe16(to + 26, error.mtu);
   std::memcpy(to + 28, quoted.data(), quoted.size());
   StoreBe16(to + 22, static_cast<uint16_t>(~ChecksumFold(ChecksumAdd({to + 20, bytes - 20}))));
   return bytes;
 }
 
-size_t WriteTooBigV6(Bytes quoted, uint16_t mtu, uint8_t* to) {
+size_t WriteV6(Bytes quoted, IcmpError error, uint8_t* to) {
   const size_t bytes = 48 + quoted.size();
   std::memset(to, 0, 48);
   to[0] = 0x60;
@@ -54,13 +94,15 @@ size_t WriteTooBigV6(Bytes quoted, uint16_t mtu, uint8_t* to) {
   to[7] = 64;
   std::memcpy(to + 8, &quoted[24], 16);
   std::memcpy(to + 24, &quoted[8], 16);
-  to[40] = 2;  // packet too big
-  StoreBe32(to + 44, mtu);
+  const TypeAndCode is = OfV6(error.what);
+  to[40] = is.type;
+  to[41] = is.code;
+  StoreBe32(to + 44, error.mtu);
   std::memcpy(to + 48, quoted.data(), quoted.size());
-  InnerPacket error{};
-  error.v6 = true;
-  error.protocol = kProtocolIcmpV6;
-  const uint64_t pseudo = PseudoHeaderSum({to, bytes}, error, static_cast<uint32_t>(bytes - 40));
+  InnerPacket outer{};
+  outer.v6 = true;
+  outer.protocol = kProtocolIcmpV6;
+  const uint64_t pseudo = PseudoHeaderSum({to, bytes}, outer, static_cast<uint32_t>(bytes - 40));
   StoreBe16(to + 42,
             static_cast<uint16_t>(~ChecksumFold(ChecksumAdd({to + 40, bytes - 40}, pseudo))));
   return bytes;
@@ -68,10 +110,10 @@ size_t WriteTooBigV6(Bytes quoted, uint16_t mtu, uint8_t* to) {
 
 }  // namespace
 
-size_t WriteTooBig(Bytes packet, const InnerPacket& inner, uint16_t mtu, MutableBytes to) {
+size_t WriteIcmpError(Bytes packet, const InnerPacket& inner, IcmpError error, MutableBytes to) {
   if (!MayAnswer(packet, inner)) return 0;
   const Bytes quoted = packet.first(std::min(packet.size(), kQuotedBytes));
-  return inner.v6 ? WriteTooBigV6(quoted, mtu, to.data()) : WriteTooBigV4(quoted, mtu, to.data());
+  return inner.v6 ? WriteV6(quoted, error, to.data()) : WriteV4(quoted, error, to.data());
 }
 
 }  // namespace braid

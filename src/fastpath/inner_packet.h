@@ -17,6 +17,7 @@ inline constexpr uint8_t kProtocolIcmpV6 = 58;
 
 inline constexpr uint8_t kTcpFin = 0x01;
 inline constexpr uint8_t kTcpSyn = 0x02;
+inline constexpr uint8_t kTcpRst = 0x04;
 inline constexpr uint8_t kTcpPsh = 0x08;
 inline constexpr uint8_t kTcpAck = 0x10;
 inline constexpr uint8_t kTcpEce = 0x40;
@@ -42,6 +43,15 @@ bool ParseInner(Bytes packet, InnerPacket& inner);
 
 IpAddress InnerSource(Bytes packet);
 IpAddress InnerDestination(Bytes packet);
+
+// The sequence number behind a TCP segment, or all segments of a super-packet.
+inline uint32_t TcpSequenceEnd(Bytes packet, const InnerPacket& inner) {
+  const uint8_t* segment = &packet[inner.l4_offset];
+  const size_t payload_bytes = packet.size() - inner.headers_bytes();
+  const size_t length = payload_bytes + ((segment[13] & kTcpSyn) != 0 ? 1 : 0) +
+                        ((segment[13] & kTcpFin) != 0 ? 1 : 0);
+  return static_cast<uint32_t>(LoadBe32(segment + 4) + length);
+}
 
 // Ones' complement sum, not folded, not inverted; `bytes` begins at an even offset.
 uint64_t ChecksumAdd(Bytes bytes, uint64_t sum = 0);

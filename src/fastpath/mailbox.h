@@ -1,6 +1,6 @@
 // How threads speak to each other: bounded rings and an eventfd. A worker has one mailbox; other
-// workers put packets into it, the slow path puts commands. The slow path has one; workers put
-// events into it.
+// workers put packets into it, the slow path puts commands, and relays what became of TCP flows.
+// The slow path has one; workers put events into it.
 //
 // Sleeping: the owner announces it, looks once more, then waits on the eventfd. Whoever puts
 // something in writes the eventfd only if the owner had announced it.
@@ -19,6 +19,8 @@
 #include "base/packet.h"
 #include "base/ring.h"
 #include "fastpath/class_rules.h"
+#include "fastpath/egress_options.h"
+#include "fastpath/egress_rules.h"
 #include "fastpath/keypair.h"
 #include "fastpath/path_set.h"
 #include "fastpath/route_table.h"
@@ -82,6 +84,7 @@ struct Command {
     kUsePath,        // peer, path: send over it
     kSetPathUp,      // peer, path, up, far, path_options
     kSetClassRules,  // class_rules: of all bonds
+    kSetEgress,      // egress_rules: what leaves past the tunnel; nullptr: nothing does
     kSetBond,        // bond: how all bonds behave
     kSetThrottle,    // throttle: the limits of all peers; nullptr: there are none
     kSetPeerMode,    // peer, mode: another than that of all bonds, or no other
@@ -95,6 +98,7 @@ struct Command {
   PeerSlot peer = kNoPeer;
   const RouteTable* routes = nullptr;
   const ClassRules* class_rules = nullptr;
+  const EgressRules* egress_rules = nullptr;
   Throttle* throttle = nullptr;
   const Keypair* keypair = nullptr;
   uint16_t mtu = 0;
@@ -122,6 +126,8 @@ struct Event {
     kOpened,         // peer, keypair_id: the first packet of some lane opened under this keypair
     kPeerClosed,     // peer, keypair_id
     kNoSockets,      // group, generation, bytes, length: why the worker could not add its sockets
+    kTcpBegins,      // flow, action, tcp: it is for the slow path to say whether it gets there
+    kTcpGone,        // tcp: one that was said to get there has been given up
     kDied,           // bytes, length: the worker's thread has ended, and why
   };
   Type type = Type::kNone;
@@ -130,6 +136,9 @@ struct Event {
   Route back{};
   uint16_t group = 0;
   uint32_t generation = 0;
+  FlowKey flow{};
+  EgressAction action{};
+  TcpFlowId tcp{};
   uint16_t length = 0;
   std::array<uint8_t, kMaxDatagramBytes> bytes;
 
@@ -142,10 +151,11 @@ struct Event {
 };
 
 struct WorkerMailbox {
-  WorkerMailbox() : packets(kInboxSlots), commands(kInboxSlots) {}
+  WorkerMailbox() : packets(kInboxSlots), commands(kInboxSlots), verdicts(kVerdictSlots) {}
 
   Ring<HandedPacket> packets;
   Ring<Command> commands;
+  Ring<TcpVerdict> verdicts;  // of flows past the tunnel, from the slow path and the relays
   Doorbell doorbell;
   // Commands carried out so far: what the slow path waits for before it frees anything.
   std::atomic<uint64_t> commands_done{0};

@@ -4,10 +4,8 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
-#include "absl/container/flat_hash_map.h"
-#include "base/address.h"
+#include "base/prefix_map.h"
 
 namespace braid {
 
@@ -22,22 +20,18 @@ class RouteTable {
   };
 
   // Of two equal prefixes the later one counts; the configuration allows no such pair.
-  explicit RouteTable(std::span<const Route> routes);
+  explicit RouteTable(std::span<const Route> routes) {
+    for (const Route& route : routes) owners_.Set(route.prefix, route.peer);
+  }
 
   // kNoPeer when nobody owns it.
-  PeerSlot Lookup(const IpAddress& address) const;
+  PeerSlot Lookup(const IpAddress& address) const {
+    const PeerSlot* owner = owners_.Find(address);
+    return owner == nullptr ? kNoPeer : *owner;
+  }
 
  private:
-  // All prefixes of one length, by their network bits.
-  struct Length {
-    int bits;
-    absl::flat_hash_map<IpAddress, PeerSlot> owners;
-  };
-
-  static std::vector<Length> Build(std::span<const Route> routes, IpAddress::Family family);
-
-  std::vector<Length> v4_;  // longest first
-  std::vector<Length> v6_;
+  PrefixMap<PeerSlot> owners_;
 };
 
 }  // namespace braid

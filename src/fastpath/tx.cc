@@ -1,6 +1,8 @@
 // The way of a packet from TUN to the network, one worker's part:
 //
-//   1. TUN gives a vnet header and a packet or super-packet; it is parsed once.
+//   1. TUN gives a vnet header and a packet or super-packet; it is parsed once. What leaves past
+//   the
+//      tunnel, by rule, goes another way from here (egress.h).
 //   2. The inner destination names the peer; the flow's hash names the lane. A packet of another
 //      worker's lane is handed over whole.
 //   3. What does not fit is answered with "too big"; the MSS of a SYN is clamped.
@@ -26,6 +28,7 @@ constexpr uint32_t kDirectPackets = 8;
 
 void Transmitter::OnTunPacket(PacketPtr packet, bool handed) {
   if (!segmenter_.Begin(packet->bytes())) return state_.drops.Count(Drop::bad_tun_packet);
+  if (egress_ != nullptr && egress_->Take(packet, segmenter_, handed)) return;
 
   const PeerSlot peer = state_.routes == nullptr
                             ? kNoPeer
@@ -144,17 +147,14 @@ void Transmitter::AnswerTooBig(Session& session) {
     answers_window_ns_ = state_.now_ns;
     answers_in_window_ = 0;
   }
-  if (answers_used_ == kMaxAnswers || answers_in_window_ == kMaxAnswersPerSecond) return;
-  Answer& answer = answers_[answers_used_];
-  const size_t bytes = WriteTooBig(segmenter_.packet(), segmenter_.inner(), session.mtu,
-                                   MutableBytes(answer.bytes).subspan(kVnetHeaderBytes));
+  if (answers_in_window_ == kMaxAnswersPerSecond) return;
+  const MutableBytes to = answers_.Next();
+  if (to.empty()) return;
+  const size_t bytes = WriteIcmpError(segmenter_.packet(), segmenter_.inner(),
+                                      {IcmpError::What::kTooBig, session.mtu}, to);
   if (bytes == 0) return;
-  ++answers_used_;
   ++answers_in_window_;
-  StoreNative(answer.bytes.data(), VnetHeader{});
-  answer.part = {answer.bytes.data(), kVnetHeaderBytes + bytes};
-  answer.request = {state_.options.tun_fd, {&answer.part, 1}, 0};
-  state_.backend->Write(answer.request);
+  answers_.Write(bytes);
 }
 
 }  // namespace braid

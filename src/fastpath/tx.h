@@ -1,10 +1,9 @@
 // From TUN to the network: cuts, seals and sends. See tx.cc for the stages.
 #pragma once
 
-#include <array>
-
 #include "fastpath/bonds.h"
 #include "fastpath/control.h"
+#include "fastpath/egress.h"
 #include "fastpath/segmenter.h"
 #include "fastpath/trains.h"
 #include "fastpath/worker_state.h"
@@ -13,8 +12,9 @@ namespace braid {
 
 class Transmitter {
  public:
-  Transmitter(WorkerState& state, Trains& trains, Bonds& bonds)
-      : state_(state), trains_(trains), bonds_(bonds) {}
+  // `egress`: nullptr where nothing leaves past the tunnel.
+  Transmitter(WorkerState& state, Trains& trains, Bonds& bonds, TunAnswers& answers, Egress* egress)
+      : state_(state), trains_(trains), bonds_(bonds), answers_(answers), egress_(egress) {}
 
   // A vnet header and packet from TUN; `handed` when another worker read it.
   void OnTunPacket(PacketPtr packet, bool handed);
@@ -22,9 +22,6 @@ class Transmitter {
   // Seals a control message into a lane of this worker and queues it for `route`.
   void SendControl(Session& session, const LaneRef& lane, uint8_t path, const Route& route,
                    const ControlMessage& message);
-
-  // Forgets the answers to TUN, once the backend has flushed.
-  void AfterFlush() { answers_used_ = 0; }
 
  private:
   void NoteDirect(PeerSlot peer, Session& session);
@@ -35,16 +32,9 @@ class Transmitter {
   WorkerState& state_;
   Trains& trains_;
   Bonds& bonds_;
+  TunAnswers& answers_;
+  Egress* const egress_;
   Segmenter segmenter_;
-
-  static constexpr size_t kMaxAnswers = 16;  // ICMP errors between two flushes
-  struct Answer {
-    std::array<uint8_t, 640> bytes;
-    iovec part;
-    WriteRequest request;
-  };
-  std::array<Answer, kMaxAnswers> answers_;
-  size_t answers_used_ = 0;
   TimeNs answers_window_ns_ = 0;
   int answers_in_window_ = 0;
 };

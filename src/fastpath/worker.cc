@@ -16,6 +16,7 @@ namespace {
 
 constexpr DurationNs kSleepNs = 60 * kSecondNs;  // nothing depends on it
 constexpr int kHandedPacketsPerBatch = 64;
+constexpr int kVerdictsPerBatch = 64;
 constexpr useconds_t kLookForEndUs = 200;
 constexpr useconds_t kTellAgainUs = 1000;
 constexpr int kTriesToTell = 1000;
@@ -31,7 +32,10 @@ Worker::Worker(const WorkerOptions& options, WorkerMailbox& mailbox)
       mailbox_(mailbox),
       trains_(state_),
       bonds_(state_, trains_),
-      transmitter_(state_, trains_, bonds_),
+      answers_(state_),
+      egress_(options.egress ? std::make_unique<Egress>(state_, answers_, *options.egress)
+                             : nullptr),
+      transmitter_(state_, trains_, bonds_, answers_, egress_.get()),
       receiver_(state_, transmitter_, bonds_) {
   receiver_.SetCarryOutCommands(
       [](void* worker) { static_cast<Worker*>(worker)->CarryOutCommands(); }, this);
@@ -131,20 +135,24 @@ void Worker::Run() {
   ForbidAllocation(true);
   while (!stopping_) {
     mailbox_.doorbell.AnnounceSleep();
-    const bool waiting = mailbox_.commands.Empty() && mailbox_.packets.Empty();
+    const bool waiting =
+        mailbox_.commands.Empty() && mailbox_.packets.Empty() && mailbox_.verdicts.Empty();
     batch_has_time_ = false;
     state_.backend->Poll(waiting ? SleepTime() : 0, *this);
     mailbox_.doorbell.AnnounceAwake();
     TakeHandedPackets();
+    TakeVerdicts();
     CarryOutCommands();
     FinishBatch();
   }
 }
 
-// Until the next bond is due, or what waits for a limit. While any is, each batch has read the
-// time.
+TimeNs Worker::EgressDue() const { return egress_ ? egress_->NextDue() : kNever; }
+
+// Until the next bond is due, what waits for a limit, or a port that rests. While any is, each
+// batch has read the time.
 DurationNs Worker::SleepTime() const {
-  const TimeNs due_ns = std::min(bonds_.NextDue(), receiver_.NextDue());
+  const TimeNs due_ns = std::min({bonds_.NextDue(), receiver_.NextDue(), EgressDue()});
   if (due_ns <= state_.now_ns) return 0;
   return std::min(due_ns - state_.now_ns, kSleepNs);
 }
@@ -184,6 +192,14 @@ void Worker::TakeHandedPackets() {
         bonds_.NoteDirect(handed.peer);
         break;
     }
+  }
+}
+
+void Worker::TakeVerdicts() {
+  TcpVerdict verdict;
+  for (int i = 0; i < kVerdictsPerBatch && mailbox_.verdicts.TryPop(verdict); ++i) {
+    BeginBatch();
+    if (egress_) egress_->OnVerdict(verdict);
   }
 }
 
@@ -239,6 +255,9 @@ void Worker::CarryOut(const Command& command) {
       break;
     case Command::Type::kSetClassRules:
       bonds_.SetClassRules(command.class_rules);
+      break;
+    case Command::Type::kSetEgress:
+      if (egress_) egress_->SetRules(command.egress_rules);
       break;
     case Command::Type::kSetBond:
       bonds_.SetOptions(command.bond);
@@ -323,11 +342,16 @@ void Worker::FinishBatch() {
     BeginBatch();
     receiver_.DeliverShaped();
   }
+  if (EgressDue() != kNever) {
+    BeginBatch();
+    egress_->Expire();
+  }
   trains_.Close();
   receiver_.FinishWrites();
   state_.backend->Flush();
   trains_.AfterFlush();
-  transmitter_.AfterFlush();
+  answers_.AfterFlush();
+  if (egress_) egress_->AfterFlush();
   receiver_.AfterFlush();
   affinity_.OnBatch(state_.now_ns);
 }

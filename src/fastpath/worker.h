@@ -31,6 +31,7 @@ class Worker final : private Backend::Sink {
   const WorkerState& state() const { return state_; }
   const Bonds& bonds() const { return bonds_; }
   const Receiver& receiver() const { return receiver_; }
+  const Egress* egress() const { return egress_.get(); }
   std::string_view backend_name() const { return state_.backend->name(); }
   // That its thread has had. For whoever starts and stops it; 0 while it does not run.
   DurationNs CpuTimeNs() const;
@@ -43,8 +44,10 @@ class Worker final : private Backend::Sink {
   void OnTunPacket(PacketPtr packet) override;
   void OnDatagrams(PacketPtr packet, const Arrival& arrival) override;
   DurationNs SleepTime() const;
+  TimeNs EgressDue() const;
   void BeginBatch();
   void TakeHandedPackets();
+  void TakeVerdicts();
   void CarryOutCommands();
   void CarryOut(const Command& command);
   void BeginPath(PeerSlot peer, uint8_t path);
@@ -58,6 +61,8 @@ class Worker final : private Backend::Sink {
   WorkerMailbox& mailbox_;
   Trains trains_;
   Bonds bonds_;
+  TunAnswers answers_;
+  const std::unique_ptr<Egress> egress_;  // nullptr where nothing leaves past the tunnel
   Transmitter transmitter_;
   Receiver receiver_;
   bool stopping_ = false;

@@ -61,12 +61,13 @@ void WorkerState::HandTo(int worker, HandedPacket&& handed, uint64_t packets) {
   mailbox.doorbell.Ring();
 }
 
-void WorkerState::Tell(Event&& event) {
+bool WorkerState::Tell(Event&& event) {
   if (!options.slow_path->events.TryPush(std::move(event))) {
     drops.Count(Drop::inbox_full);
-    return;
+    return false;
   }
   options.slow_path->doorbell.Ring();
+  return true;
 }
 
 void WorkerState::AskForHandshake(PeerSlot peer, Session& session) {

@@ -38,6 +38,7 @@ struct WorkerOptions {
   // first one runs, and outlives them. May be nullptr for a single one.
   const std::vector<const WorkerState*>* group = nullptr;
   SlowPathMailbox* slow_path = nullptr;
+  std::optional<EgressOptions> egress;  // nothing: nothing ever leaves past the tunnel
 };
 
 struct WorkerState {
@@ -71,7 +72,7 @@ struct WorkerState {
 
   // `packets` is how many inner packets that is.
   void HandTo(int worker, HandedPacket&& handed, uint64_t packets);
-  void Tell(Event&& event);
+  bool Tell(Event&& event);  // false when there is no room, which is counted
   // Asks the slow path for a handshake, once a second at most.
   void AskForHandshake(PeerSlot peer, Session& session);
   uint64_t RandomToken();

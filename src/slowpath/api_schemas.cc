@@ -46,6 +46,7 @@ constexpr std::string_view kSchemas = R"json({
       "memory_rss_bytes": {"type": "integer", "minimum": 0},
       "offloads": {"type": "object"},
       "network": {"type": "object"},
+      "egress": {"$ref": "#/components/schemas/EgressStatus"},
       "warnings": {"type": "array", "items": {"type": "string"}},
       "peers": {"type": "array", "items": {"$ref": "#/components/schemas/PeerStatus"}},
       "workers": {"type": "array", "items": {"$ref": "#/components/schemas/WorkerStatus"}},
@@ -53,6 +54,19 @@ constexpr std::string_view kSchemas = R"json({
       "drops": {
         "type": "object",
         "description": "Packets that were not delivered, by reason",
+        "additionalProperties": {"type": "integer", "minimum": 0}
+      }
+    }
+  },
+  "EgressStatus": {
+    "type": "object",
+    "description": "What leaves past the tunnel, where any rule may say so",
+    "required": ["rules", "tcp"],
+    "properties": {
+      "rules": {"type": "integer", "minimum": 0},
+      "tcp": {
+        "type": "object",
+        "description": "Flows that are there, that wait to be connected, and what became of all",
         "additionalProperties": {"type": "integer", "minimum": 0}
       }
     }

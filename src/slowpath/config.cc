@@ -15,6 +15,7 @@
 #include "slowpath/config_environment.h"
 #include "slowpath/config_file.h"
 #include "slowpath/config_network.h"
+#include "slowpath/config_proxy.h"
 #include "slowpath/config_node.h"
 #include "slowpath/config_throttle.h"
 #include "slowpath/config_values.h"
@@ -494,7 +495,7 @@ PathChange ConfigReader::ReadPathChange(const nlohmann::json& tree) {
 
 Config ConfigReader::Read(const nlohmann::json& tree) {
   const Section root(Node(tree, "", report_), {"mode", "network", "security", "tunnel", "throttle",
-                                               "control", "performance", "log"});
+                                               "proxy", "control", "performance", "log"});
   if (!tree.is_object()) return config_;
   if (const auto mode = root.Need("mode", "\"client\" or \"server\"")) {
     if (const auto index = mode->OneOf(kRoles)) role_ = static_cast<Role>(*index);
@@ -508,6 +509,7 @@ Config ConfigReader::Read(const nlohmann::json& tree) {
   CheckHostNetwork(config_, report_);
   if (const auto throttle = root.Find("throttle")) ReadThrottle(*throttle, config_.throttle);
   CheckThrottle(config_, report_);
+  if (const auto proxy = root.Find("proxy")) ReadProxy(*proxy, config_.proxy.emplace());
   ReadControl(root.Sub("control", {"socket", "http"}), folder_, report_, config_.control);
   ReadPerformance(
       root.Sub("performance", {"workers", "io", "aead", "offloads", "pin", "measure_port"}));

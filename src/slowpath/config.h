@@ -21,6 +21,7 @@
 #include "bonding/bond_options.h"
 #include "fastpath/aead.h"
 #include "fastpath/class_rules.h"
+#include "fastpath/egress_rules.h"
 #include "slowpath/log.h"
 #include "slowpath/path_quota.h"
 
@@ -184,6 +185,14 @@ struct ThrottleConfig {
   bool operator==(const ThrottleConfig&) const = default;
 };
 
+// What leaves past the tunnel, of what enters its device.
+struct ProxyConfig {
+  std::vector<EgressRule> rules;  // the first that fits counts
+  int tcp_sessions = 20'000;      // at once, of each address family
+
+  bool operator==(const ProxyConfig&) const = default;
+};
+
 // File names in it are absolute.
 struct Config {
   Role role = Role::kClient;
@@ -191,6 +200,7 @@ struct Config {
   SecurityConfig security;
   TunnelConfig tunnel;
   ThrottleConfig throttle;
+  std::optional<ProxyConfig> proxy;  // nothing: all of it goes through the tunnel
   ControlConfig control;
   PerformanceConfig performance;
   LogConfig log;

@@ -93,13 +93,18 @@ Json PeerJson(const PeerConfig& peer, Role role) {
   return json;
 }
 
+Json PortsJson(const std::vector<PortRange>& ranges) {
+  Json json = Json::array();
+  for (const PortRange& range : ranges) {
+    json.push_back(std::to_string(range.first) + "-" + std::to_string(range.last));
+  }
+  return json;
+}
+
 Json ClassRuleJson(const ClassRule& rule) {
   Json json;
   json["protocol"] = rule.protocol == kProtocolTcp ? "tcp" : "udp";
-  json["ports"] = Json::array();
-  for (const PortRange& range : rule.ports) {
-    json["ports"].push_back(std::to_string(range.first) + "-" + std::to_string(range.last));
-  }
+  json["ports"] = PortsJson(rule.ports);
   json["class"] = kTrafficClassNames[static_cast<size_t>(rule.traffic_class)];
   return json;
 }
@@ -185,6 +190,34 @@ Json ControlJson(const ControlConfig& control) {
   return json;
 }
 
+Json ProtocolJson(uint8_t protocol) {
+  if (protocol == kProtocolTcp) return "tcp";
+  return protocol == kProtocolUdp ? Json("udp") : Json(protocol);
+}
+
+Json EgressRuleJson(const EgressRule& rule) {
+  constexpr const char* kTo[] = {"tunnel", "direct", "block"};
+  Json json;
+  Json match = Json::object();
+  if (!rule.prefixes.empty()) match["prefix"] = Texts(rule.prefixes);
+  if (!rule.sources.empty()) match["source"] = Texts(rule.sources);
+  if (!rule.ports.empty()) match["port"] = PortsJson(rule.ports);
+  for (const uint8_t protocol : rule.protocols) match["protocol"].push_back(ProtocolJson(protocol));
+  if (!match.empty()) json["match"] = std::move(match);
+  json["to"] = kTo[static_cast<size_t>(rule.action.to)];
+  if (rule.action.silent) json["silent"] = true;
+  if (rule.action.early_accept) json["early_accept"] = true;
+  return json;
+}
+
+Json ProxyJson(const ProxyConfig& proxy) {
+  Json json;
+  json["rules"] = Json::array();
+  for (const EgressRule& rule : proxy.rules) json["rules"].push_back(EgressRuleJson(rule));
+  json["tcp_sessions"] = proxy.tcp_sessions;
+  return json;
+}
+
 Json PerformanceJson(const PerformanceConfig& performance) {
   return {{"workers", OrAuto(performance.workers)},
           {"io", performance.io},
@@ -203,6 +236,7 @@ Json ToJson(const Config& config) {
   json["security"] = SecurityJson(config.security);
   json["tunnel"] = TunnelJson(config.tunnel, config.role);
   json["throttle"] = ThrottleJson(config.throttle);
+  if (config.proxy) json["proxy"] = ProxyJson(*config.proxy);
   json["control"] = ControlJson(config.control);
   json["performance"] = PerformanceJson(config.performance);
   json["log"]["level"] = config.log.level;

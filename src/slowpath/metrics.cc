@@ -236,6 +236,20 @@ void AddQuotas(const StatusSources& sources, Families& to) {
   }
 }
 
+void AddEgress(const StatusSources& sources, Families& to) {
+  if (sources.egress == nullptr) return;
+  const EgressFlows::Totals totals = sources.egress->totals();
+  to.Add(Metric::braid_egress_tcp_open_flows, totals.flows);
+  to.Add(Metric::braid_egress_tcp_connecting_flows, totals.under_way);
+  to.Add(Metric::braid_egress_tcp_flows_total, totals.opened, {"opened"});
+  to.Add(Metric::braid_egress_tcp_flows_total, totals.refused, {"refused"});
+  to.Add(Metric::braid_egress_tcp_flows_total, totals.unreachable, {"unreachable"});
+  to.Add(Metric::braid_egress_tcp_flows_total, totals.timed_out, {"timed_out"});
+  to.Add(Metric::braid_egress_tcp_resets_total, totals.reset);
+  to.Add(Metric::braid_egress_tcp_bytes_total, totals.up_bytes, {kTransmit});
+  to.Add(Metric::braid_egress_tcp_bytes_total, totals.down_bytes, {kReceive});
+}
+
 }  // namespace
 
 std::vector<MetricFamily> CollectMetrics(const StatusSources& sources, const HealthInputs& health) {
@@ -246,6 +260,7 @@ std::vector<MetricFamily> CollectMetrics(const StatusSources& sources, const Hea
   AddHandshakes(sources.peers, families);
   AddPeers(sources, families);
   AddQuotas(sources, families);
+  AddEgress(sources, families);
   return std::move(families).Take();
 }
 

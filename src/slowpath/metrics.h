@@ -110,7 +110,13 @@ inline constexpr size_t kMaxPeersByName = 10'000;
   X(braid_bond_held_seconds_total, Counter, "peer", "How long they waited, all together.")         \
   X(braid_bond_given_up_packets_total, Counter, "peer",                                            \
     "Packets that were not waited for any longer.")                                                \
-  X(braid_bond_late_packets_total, Counter, "peer", "Packets that came after that.")
+  X(braid_bond_late_packets_total, Counter, "peer", "Packets that came after that.")               \
+  /* What leaves past the tunnel. */                                                               \
+  X(braid_egress_tcp_open_flows, Gauge, "", "TCP flows past the tunnel that are there.")           \
+  X(braid_egress_tcp_connecting_flows, Gauge, "", "Those that are not known to get there yet.")    \
+  X(braid_egress_tcp_flows_total, Counter, "outcome", "TCP flows past the tunnel, by their fate.") \
+  X(braid_egress_tcp_resets_total, Counter, "", "Those of them that one end has reset.")           \
+  X(braid_egress_tcp_bytes_total, Counter, "direction", "Bytes of TCP flows past the tunnel.")
 
 enum class Metric : uint8_t {
 #define X(name, type, labels, meaning) name,

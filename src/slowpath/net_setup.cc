@@ -2,6 +2,7 @@
 
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netlink/msg.h>
 #include <netlink/route/addr.h>
@@ -51,13 +52,20 @@ absl::Status SetLink(const Device& device, const std::string& name, int mtu) {
   return absl::OkStatus();
 }
 
-absl::Status AddAddress(const Device& device, const IpPrefix& prefix) {
+enum class Use : bool { kAny, kByNameOnly };  // as the source of what asks for none
+
+absl::Status AddAddress(const Device& device, const IpPrefix& prefix, Use use) {
   const CPointer<rtnl_addr, rtnl_addr_put> address(rtnl_addr_alloc());
   const NetlinkAddress local = ToNetlink(prefix);
   rtnl_addr_set_ifindex(address.get(), device.index);
   rtnl_addr_set_local(address.get(), local.get());
   // Nobody else is on this link whose address it could be.
   if (prefix.address.is_v6()) rtnl_addr_set_flags(address.get(), IFA_F_NODAD);
+  // Of IPv4 addresses the one that was there first is.
+  if (use == Use::kByNameOnly && prefix.address.is_v6()) {
+    rtnl_addr_set_preferred_lifetime(address.get(), 0);
+    rtnl_addr_set_valid_lifetime(address.get(), UINT32_MAX);
+  }
   const int result = rtnl_addr_add(device.socket.get(), address.get(), 0);
   if (result < 0) {
     return NetlinkError(result, "network.addresses: cannot add " + prefix.ToString());
@@ -90,9 +98,20 @@ absl::Status SetUpDevice(const std::string& name, const std::vector<IpPrefix>& a
   const auto device = Open(name);
   if (!device.ok()) return device.status();
   for (const IpPrefix& prefix : addresses) {
-    if (absl::Status status = AddAddress(*device, prefix); !status.ok()) return status;
+    if (absl::Status status = AddAddress(*device, prefix, Use::kAny); !status.ok()) return status;
   }
   return SetLink(*device, name, mtu);
+}
+
+absl::Status AddInnerAddresses(const std::string& name, const std::vector<IpPrefix>& addresses) {
+  const auto device = Open(name);
+  if (!device.ok()) return device.status();
+  for (const IpPrefix& prefix : addresses) {
+    if (absl::Status status = AddAddress(*device, prefix, Use::kByNameOnly); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SetDeviceMtu(const std::string& name, int mtu) {

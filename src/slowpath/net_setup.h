@@ -16,6 +16,10 @@ namespace braid {
 [[nodiscard]] absl::Status SetUpDevice(const std::string& name,
                                        const std::vector<IpPrefix>& addresses, int mtu);
 
+// Adds addresses that nothing is to be sent from unless it asks for them.
+[[nodiscard]] absl::Status AddInnerAddresses(const std::string& name,
+                                             const std::vector<IpPrefix>& addresses);
+
 // Sets the MTU, and with it the largest super-packet that the kernel gives: one whose segments fit
 // one segmented send.
 [[nodiscard]] absl::Status SetDeviceMtu(const std::string& name, int mtu);

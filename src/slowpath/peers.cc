@@ -390,6 +390,8 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
     case Event::Type::kNone:
     case Event::Type::kDatagram:
     case Event::Type::kNoSockets:
+    case Event::Type::kTcpBegins:
+    case Event::Type::kTcpGone:
     case Event::Type::kDied:
       break;
   }

@@ -133,6 +133,24 @@ Json DescribeOffloads(const StatusSources& sources) {
   return json;
 }
 
+Json DescribeEgress(const StatusSources& sources) {
+  const EgressFlows::Totals totals = sources.egress->totals();
+  Json tcp;
+  tcp["flows"] = totals.flows;
+  tcp["connecting"] = totals.under_way;
+  tcp["opened"] = totals.opened;
+  tcp["refused"] = totals.refused;
+  tcp["unreachable"] = totals.unreachable;
+  tcp["timed_out"] = totals.timed_out;
+  tcp["reset"] = totals.reset;
+  tcp["tx_bytes"] = totals.up_bytes;
+  tcp["rx_bytes"] = totals.down_bytes;
+  Json json;
+  json["rules"] = sources.config.proxy->rules.size();
+  json["tcp"] = std::move(tcp);
+  return json;
+}
+
 }  // namespace
 
 Json DescribePeers(const StatusSources& sources) {
@@ -169,6 +187,7 @@ Json DescribeStatus(const StatusSources& sources) {
     json["network"]["addresses"].push_back(prefix.ToString());
   }
   json["throttle"] = DescribeLimits(sources.throttle.total);
+  if (sources.egress != nullptr) json["egress"] = DescribeEgress(sources);
   json["warnings"] = sources.warnings;
   json.update(DescribePeers(sources));
   json["workers"] = Json::array();

@@ -9,6 +9,7 @@
 #include "base/counters.h"
 #include "slowpath/client_paths.h"
 #include "slowpath/config.h"
+#include "slowpath/egress_flows.h"
 #include "slowpath/path_meter.h"
 #include "slowpath/peers.h"
 #include "slowpath/worker_group.h"
@@ -34,6 +35,7 @@ struct StatusSources {
   const ClientPaths* paths;  // nullptr: of a server
   const PathQuotas& quotas;
   const ThrottleConfig& throttle;  // as commands have changed it
+  const EgressFlows* egress = nullptr;  // nullptr: nothing leaves past the tunnel
 };
 
 // Of the workers, the slow path and the kernel's queues.

@@ -82,10 +82,10 @@ Tunnel::~Tunnel() = default;
 // --- Bring-up ---
 
 absl::Status Tunnel::Start(Patience patience) {
-  for (auto step :
-       {&Tunnel::HoldKillSwitch, &Tunnel::ReadKeys, &Tunnel::TakeBackLeftovers,
-        &Tunnel::FollowLinks, &Tunnel::OpenSockets, &Tunnel::OpenDevice, &Tunnel::StartWorkers,
-        &Tunnel::AddPeers, &Tunnel::ListenForMeasurements, &Tunnel::BringUpNetwork}) {
+  for (auto step : {&Tunnel::HoldKillSwitch, &Tunnel::ReadKeys, &Tunnel::TakeBackLeftovers,
+                    &Tunnel::FollowLinks, &Tunnel::OpenSockets, &Tunnel::OpenDevice,
+                    &Tunnel::OpenEgress, &Tunnel::StartWorkers, &Tunnel::AddPeers,
+                    &Tunnel::ListenForMeasurements, &Tunnel::BringUpNetwork}) {
     const auto take = [&] { return (this->*step)(); };
     const absl::Status status = patience == Patience::kWaits ? TakeOver(take) : take();
     if (!status.ok()) return status;
@@ -222,11 +222,29 @@ absl::Status Tunnel::SteerByLanes(int lanes) {
   return status;
 }
 
+absl::Status Tunnel::OpenEgress() {
+  if (!config_.proxy) return absl::OkStatus();
+  const auto network = ChooseEgressNetwork(network_->network());
+  if (!network.ok()) return network.status();
+  const std::string& device = config_.network.device;
+  if (absl::Status status = AddInnerAddresses(device, network->addresses); !status.ok()) {
+    return status;
+  }
+  auto egress =
+      EgressFlows::Open(io_, *network, device, config_.proxy->tcp_sessions, workers_.mailboxes());
+  if (!egress.ok()) return egress.status();
+  egress_ = *std::move(egress);
+  return absl::OkStatus();
+}
+
 absl::Status Tunnel::StartWorkers() {
-  if (absl::Status status = workers_.Start(config_, *device_, mtu_.largest, *sockets_);
+  const auto egress = egress_ ? egress_->WorkerOptions() : std::vector<EgressOptions>();
+  if (absl::Status status = workers_.Start(config_, *device_, mtu_.largest, *sockets_, egress);
       !status.ok()) {
     return status;
   }
+  if (egress_) egress_->Start();
+  PublishEgressRules();
   if (!workers_.fallback_reason().empty()) {
     Warn(workers_.fallback_reason() + ": going on with epoll");
   }
@@ -267,6 +285,10 @@ absl::Status Tunnel::AddPeers() {
   running_ = true;
   if (uplinks_) uplinks_->Start(*peers_);
   return absl::OkStatus();
+}
+
+void Tunnel::PublishEgressRules() {
+  if (egress_) workers_.SetEgressRules(std::make_shared<EgressRules>(config_.proxy->rules));
 }
 
 void Tunnel::PublishRoutes() {
@@ -319,6 +341,7 @@ bool Tunnel::Stop() {
   events_.Close();
   jobs_.Close();
   TakeBackNetwork();
+  if (egress_) egress_->Close();
   const bool have_workers_ended = workers_.Stop();
   if (uplinks_) uplinks_->Close();
   if (!have_workers_ended) return false;
@@ -348,7 +371,10 @@ absl::Status Tunnel::Apply(Config next) {
   const TunnelConfig before = std::exchange(config_.tunnel, std::move(next.tunnel));
   const ThrottleConfig limits_before = std::exchange(config_.throttle, std::move(next.throttle));
   config_.log = std::move(next.log);
+  const bool has_other_rules = config_.proxy != next.proxy;
+  config_.proxy = std::move(next.proxy);
   ForgetWhatWasTold();
+  if (has_other_rules) PublishEgressRules();
   if (!peers->empty()) ChangePeers(*peers);
   if (config_.throttle != limits_before || !peers->empty()) {
     throttle_ = ThrottleAfterReload(throttle_, limits_before, config_.throttle, *peers_);
@@ -592,6 +618,8 @@ void Tunnel::TakeEvents() {
       OnDatagram({event.bytes.data(), event.length}, event.back);
     } else if (event.type == Event::Type::kNoSockets) {
       uplinks_->Refuse(event.group, event.generation, event.Text());
+    } else if (event.type == Event::Type::kTcpBegins || event.type == Event::Type::kTcpGone) {
+      egress_->OnEvent(event);
     } else if (event.type == Event::Type::kDied) {
       Fail(absl::InternalError("a worker has died: " + event.Text()));
     } else {
@@ -758,7 +786,7 @@ StatusSources Tunnel::Sources() {
           stray_drops_,    TunQueueDrops(),   sockets_->ReceiveQueueDrops(),
           steered_by_bpf_, mtu_.now,          warnings_,
           started_ns_,     MonotonicNowNs(),  uplinks_ ? &uplinks_->paths() : nullptr,
-          *quotas_,        throttle_};
+          *quotas_,        throttle_,         egress_.get()};
 }
 
 std::string Tunnel::MetricsText() {

@@ -24,6 +24,7 @@
 #include "io/tun.h"
 #include "slowpath/config.h"
 #include "slowpath/control_protocol.h"
+#include "slowpath/egress_flows.h"
 #include "slowpath/event_log.h"
 #include "slowpath/handshake_arena.h"
 #include "slowpath/handshake_counter.h"
@@ -93,6 +94,7 @@ class Tunnel final : private PeerHost {
   absl::Status OpenSockets();
   absl::Status OpenDevice();
   absl::Status SteerByLanes(int lanes);
+  absl::Status OpenEgress();
   absl::Status StartWorkers();
   absl::Status AddPeers();
   absl::Status ListenForMeasurements();
@@ -123,6 +125,7 @@ class Tunnel final : private PeerHost {
   void ChangeBond(const TunnelConfig& before);
   void PublishThrottle();
   void PublishRoutes();
+  void PublishEgressRules();
 
   // This machine's network around the tunnel.
   void OnNetwork();
@@ -210,6 +213,7 @@ class Tunnel final : private PeerHost {
   std::unique_ptr<PacketPool> stray_pool_;
   DropCounters stray_drops_;
   WorkerGroup workers_;
+  std::unique_ptr<EgressFlows> egress_;  // where something may leave past the tunnel
   PathMeters meters_;
   HealthWatch health_;
   std::optional<Peers> peers_;

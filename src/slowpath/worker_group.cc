@@ -41,7 +41,8 @@ WorkerGroup::WorkerGroup(const std::vector<int>& cpus)
 WorkerGroup::~WorkerGroup() { (void)Stop(); }
 
 absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, int mtu,
-                                const TunnelSockets& sockets) {
+                                const TunnelSockets& sockets,
+                                const std::vector<EgressOptions>& egress) {
   WorkerOptions options;
   options.workers = workers();
   options.max_peers = PeerRoom(config.tunnel.peers.size());
@@ -50,7 +51,7 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, i
   options.offloads = device.offloads;
   options.max_gso_datagrams = config.performance.offloads ? ProbeMaxGsoDatagrams() : 1;
   options.io = ChoiceOf(config.performance.io);
-  for (auto& mailbox : mailboxes_) options.mailboxes.push_back(mailbox.get());
+  options.mailboxes = mailboxes();
   options.slow_path = &events_;
   options.group = &states_;
   for (int i = 0; i < workers(); ++i) {
@@ -58,6 +59,7 @@ absl::Status WorkerGroup::Start(const Config& config, const TunDevice& device, i
     options.cpu = cpus_[static_cast<size_t>(i)];
     options.tun_fd = device.queues[static_cast<size_t>(i)].get();
     options.sockets = sockets.OfWorker(i);
+    if (!egress.empty()) options.egress = egress[static_cast<size_t>(i)];
     workers_.push_back(std::make_unique<Worker>(options, mailbox(i)));
     states_.push_back(&workers_.back()->state());
   }
@@ -81,6 +83,12 @@ bool WorkerGroup::Stop() {
     while (mailbox->packets.TryPop(unread)) unread.packet.reset();
   }
   return true;
+}
+
+std::vector<WorkerMailbox*> WorkerGroup::mailboxes() {
+  std::vector<WorkerMailbox*> all;
+  for (const auto& mailbox : mailboxes_) all.push_back(mailbox.get());
+  return all;
 }
 
 void WorkerGroup::Tell(const Command& command) {
@@ -120,6 +128,12 @@ void WorkerGroup::SetRoutes(std::shared_ptr<const RouteTable> routes) {
 void WorkerGroup::SetClassRules(std::shared_ptr<const ClassRules> rules) {
   Tell({.type = Command::Type::kSetClassRules, .class_rules = rules.get()});
   std::swap(class_rules_, rules);
+  if (rules != nullptr) Retire(std::move(rules));
+}
+
+void WorkerGroup::SetEgressRules(std::shared_ptr<const EgressRules> rules) {
+  Tell({.type = Command::Type::kSetEgress, .egress_rules = rules.get()});
+  std::swap(egress_rules_, rules);
   if (rules != nullptr) Retire(std::move(rules));
 }
 
@@ -271,6 +285,18 @@ uint64_t WorkerGroup::HandedOver() const {
   uint64_t packets = 0;
   for (const auto& worker : workers_) packets += worker->state().handed_over.Get();
   return packets;
+}
+
+WorkerGroup::EgressTotals WorkerGroup::EgressOf() const {
+  EgressTotals totals;
+  for (const auto& worker : workers_) {
+    if (worker->egress() == nullptr) continue;
+    const Egress::Totals& of = worker->egress()->totals();
+    totals.tcp_sessions += of.tcp_sessions.load(std::memory_order_relaxed);
+    totals.tcp_begun += of.tcp_begun.Get();
+    totals.tcp_refused += of.tcp_refused.Get();
+  }
+  return totals;
 }
 
 bool WorkerGroup::SegmentationRefused() const {

@@ -23,9 +23,11 @@ class WorkerGroup {
   explicit WorkerGroup(const std::vector<int>& cpus);
   ~WorkerGroup();
 
-  // `device` and `sockets` outlive the group.
+  // `device` and `sockets` outlive the group. `egress`: one for each worker; none where nothing
+  // ever leaves past the tunnel.
   [[nodiscard]] absl::Status Start(const Config& config, const TunDevice& device, int mtu,
-                                   const TunnelSockets& sockets);
+                                   const TunnelSockets& sockets,
+                                   const std::vector<EgressOptions>& egress = {});
   // False when one has not ended within a second or so: it hangs, and the group may not be
   // destroyed.
   [[nodiscard]] bool Stop();
@@ -43,6 +45,8 @@ class WorkerGroup {
   const RouteTable* routes() const { return routes_.get(); }
   // The same of the rules for classes.
   void SetClassRules(std::shared_ptr<const ClassRules> rules);
+  // The same of the rules for what leaves past the tunnel.
+  void SetEgressRules(std::shared_ptr<const EgressRules> rules);
   // The same of the limits, whose state goes with them: what has passed under the ones before is
   // forgotten.
   void SetThrottle(std::shared_ptr<Throttle> throttle);
@@ -73,8 +77,8 @@ class WorkerGroup {
   struct WorkerTotals {
     int cpu = -1;  // that it is pinned to; -1: none
     uint64_t rx_bytes = 0, tx_bytes = 0, rx_packets = 0, tx_packets = 0, handed_over = 0;
-    std::vector<uint8_t> lanes;  // that it has sealed or opened packets of
-    DurationNs busy_ns = 0;      // CPU time that it has had: else it sleeps
+    std::vector<uint8_t> lanes;                    // that it has sealed or opened packets of
+    DurationNs busy_ns = 0;                        // CPU time that it has had: else it sleeps
     size_t inbox_packets = 0, inbox_commands = 0;  // that wait for it
   };
   WorkerTotals TotalsOf(int worker) const;
@@ -88,6 +92,11 @@ class WorkerGroup {
   ShaperTotals ReceiveShaperOf(PeerSlot peer) const;
   uint64_t Drops(Drop reason) const;
   uint64_t HandedOver() const;
+  // Of what leaves past the tunnel.
+  struct EgressTotals {
+    uint64_t tcp_sessions = 0, tcp_begun = 0, tcp_refused = 0;
+  };
+  EgressTotals EgressOf() const;
   bool SegmentationRefused() const;
 
   int workers() const { return static_cast<int>(mailboxes_.size()); }
@@ -96,6 +105,7 @@ class WorkerGroup {
   SlowPathMailbox& events() { return events_; }
   // That wait for the slow path.
   size_t waiting_events() const { return events_.events.ApproximateSize(); }
+  std::vector<WorkerMailbox*> mailboxes();  // by index
   WorkerMailbox& mailbox(int worker) { return *mailboxes_[static_cast<size_t>(worker)]; }
 
  private:
@@ -124,6 +134,7 @@ class WorkerGroup {
   std::deque<Retired> retired_;
   std::shared_ptr<const RouteTable> routes_;
   std::shared_ptr<const ClassRules> class_rules_;
+  std::shared_ptr<const EgressRules> egress_rules_;
   std::shared_ptr<Throttle> throttle_;
   std::string backend_name_;
   std::string fallback_reason_;

@@ -20,7 +20,7 @@ Buffer TooBig(const Buffer& packet, uint16_t mtu = 1420) {
   EXPECT_TRUE(ParseInner(packet, inner));
   std::array<uint8_t, 640> to;
   to.fill(0xee);
-  const size_t bytes = WriteTooBig(packet, inner, mtu, to);
+  const size_t bytes = WriteIcmpError(packet, inner, {IcmpError::What::kTooBig, mtu}, to);
   EXPECT_LE(bytes, to.size());
   for (size_t i = bytes; i < to.size(); ++i) EXPECT_EQ(to[i], 0xee);
   return {to.begin(), to.begin() + static_cast<ptrdiff_t>(bytes)};

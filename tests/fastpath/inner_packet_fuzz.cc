@@ -27,7 +27,7 @@ void CheckClamped(const Buffer& packet, const InnerPacket& inner, bool partial) 
 
 void CheckTooBig(const Buffer& packet, const InnerPacket& inner) {
   Buffer error(640);
-  const size_t bytes = WriteTooBig(packet, inner, kMinMtu, error);
+  const size_t bytes = WriteIcmpError(packet, inner, {IcmpError::What::kTooBig, kMinMtu}, error);
   Check(bytes <= error.size());
   if (bytes == 0) return;
   error.resize(bytes);

@@ -79,7 +79,7 @@ TEST(Metrics, AreCalledAsPrometheusWantsThem) {
         << name;
     for (const std::string& label : LabelsOf(info)) {
       EXPECT_TRUE(std::set<std::string>({"version", "mode", "io", "aead", "component", "worker",
-                                         "direction", "reason", "peer", "path"})
+                                         "direction", "reason", "peer", "path", "outcome"})
                       .contains(label))
           << name << " " << label;
     }

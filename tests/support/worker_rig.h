@@ -38,6 +38,7 @@ class WorkerRig {
     bool socket_for_each_lane = false;  // as a client has them; else one for each worker
     std::vector<int> tun_fds;           // a real device's queues; none: socket pairs
     TunOffloads offloads = {true, true, true};
+    std::optional<EgressOptions> egress = {};
   };
 
   explicit WorkerRig(const Options& rig_options) : options(rig_options) {
@@ -76,6 +77,7 @@ class WorkerRig {
       worker.io = options.io;
       for (auto& mailbox : mailboxes) worker.mailboxes.push_back(mailbox.get());
       worker.slow_path = &events;
+      worker.egress = options.egress;
       worker.group = &states_;
       workers.push_back(std::make_unique<Worker>(worker, *mailboxes[static_cast<size_t>(i)]));
       states_.push_back(&workers.back()->state());
@@ -107,6 +109,12 @@ class WorkerRig {
       mailbox->doorbell.Ring();
     }
     ++commands_given;
+  }
+
+  void Say(const TcpVerdict& verdict) {
+    WorkerMailbox& mailbox = *mailboxes[verdict.flow.worker];
+    while (!mailbox.verdicts.TryPush(TcpVerdict(verdict))) std::this_thread::yield();
+    mailbox.doorbell.Ring();
   }
 
   // All that was told so far is carried out.

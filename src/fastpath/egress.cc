@@ -1,0 +1,350 @@
+#include "fastpath/egress.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/flow_hash.h"
+#include "fastpath/readdress.h"
+#include "fastpath/tcp_reset.h"
+
+namespace braid {
+namespace {
+
+constexpr uint16_t kFirstPort = 1024;
+// One in use, and two that rest: short flows come and go quickly.
+constexpr size_t kPortsPerSession = 3;
+
+// As the device and the workers choose who reads a packet.
+int WorkerThatReads(const FlowKey& flow, const WorkerOptions& worker) {
+  std::array<uint8_t, 44> headers{};
+  const bool v6 = flow.source.is_v6();
+  const size_t address_bytes = v6 ? 16 : 4;
+  const size_t l4_offset = v6 ? 40 : 20;
+  headers[0] = v6 ? 0x60 : 0x45;
+  headers[v6 ? 6 : 9] = flow.protocol;
+  uint8_t* addresses = &headers[v6 ? 8 : 12];
+  std::copy_n(flow.source.bytes.begin(), address_bytes, addresses);
+  std::copy_n(flow.destination.bytes.begin(), address_bytes, addresses + address_bytes);
+  StoreBe16(&headers[l4_offset], flow.source_port);
+  StoreBe16(&headers[l4_offset + 2], flow.destination_port);
+  const uint32_t hash = FlowHash(Bytes(headers).first(l4_offset + 4));
+  return static_cast<int>(hash % static_cast<uint32_t>(worker.lanes)) % worker.workers;
+}
+
+uint8_t FlagsOf(const Segmenter& segmenter) {
+  return segmenter.packet()[segmenter.inner().l4_offset + size_t{13}];
+}
+
+bool BeginsTcp(const Segmenter& segmenter) {
+  return (FlagsOf(segmenter) & (kTcpSyn | kTcpAck | kTcpRst)) == kTcpSyn;
+}
+
+size_t ShareOf(const EgressOptions& options, const WorkerOptions& worker) {
+  const auto workers = static_cast<size_t>(worker.workers);
+  return (options.max_sessions + workers - 1) / workers;
+}
+
+// Those first whose packets come back to the worker itself.
+std::vector<uint16_t> PortsFor(const EgressNeighbours& of, const EgressOptions& options,
+                               const WorkerOptions& worker) {
+  std::vector<uint16_t> ports;
+  if (!of.is_set()) return ports;
+  std::vector<uint16_t> elsewhere;
+  FlowKey back{of.listener, of.Of(worker.index), of.listener_port, 0, kProtocolTcp};
+  for (uint32_t port = kFirstPort; port <= UINT16_MAX; ++port) {
+    back.destination_port = static_cast<uint16_t>(port);
+    const bool home = WorkerThatReads(back, worker) == worker.index;
+    (home ? ports : elsewhere).push_back(back.destination_port);
+  }
+  ports.insert(ports.end(), elsewhere.begin(), elsewhere.end());
+  ports.resize(std::min(ports.size(), kPortsPerSession * ShareOf(options, worker)));
+  return ports;
+}
+
+}  // namespace
+
+Egress::Sessions::Sessions(const EgressNeighbours& of, const EgressOptions& options,
+                           const WorkerOptions& worker)
+    : neighbours(of),
+      own(of.is_set() ? of.Of(worker.index) : IpAddress()),
+      tcp(PortsFor(of, options, worker), ShareOf(options, worker)),
+      syns(tcp.places(), kNoSyn) {}
+
+void Egress::HeldSyn::Hold(const Segmenter& segmenter) {
+  const Bytes packet = segmenter.packet();
+  inner = segmenter.inner();
+  partial_checksum = segmenter.partial_checksum();
+  length = kVnetHeaderBytes + packet.size();
+  // As it came, or, where its checksum was finished, without what was to be done.
+  if (partial_checksum) {
+    std::copy_n(packet.data() - kVnetHeaderBytes, kVnetHeaderBytes, bytes.begin());
+  } else {
+    StoreNative(bytes.data(), VnetHeader{});
+  }
+  std::copy(packet.begin(), packet.end(), bytes.begin() + kVnetHeaderBytes);
+}
+
+Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& options)
+    : state_(state),
+      answers_(answers),
+      v4_(options.v4, options, state.options),
+      v6_(options.v6, options, state.options),
+      known_(kKnownFlows),
+      syns_(kMaxHeldSyns) {
+  for (uint16_t place = kMaxHeldSyns; place-- > 0;) free_syns_.push_back(place);
+}
+
+void Egress::SetRules(const EgressRules* rules) {
+  rules_ = rules;
+  ++generation_;
+}
+
+TimeNs Egress::NextDue() const { return std::min(v4_.tcp.NextDue(), v6_.tcp.NextDue()); }
+
+bool Egress::Take(PacketPtr& packet, const Segmenter& segmenter, bool handed) {
+  const InnerPacket& inner = segmenter.inner();
+  const FlowKey flow = FlowKey::Of(segmenter.packet(), inner);
+  Sessions& of = Of(inner.v6);
+  if (inner.is_tcp() && of.neighbours.is_set()) {
+    if (ComesBack(packet, segmenter, flow, handed)) return true;
+    const Place place = of.tcp.Find(flow);
+    if (place != kNowhere) {
+      OnSegment(of, place, std::move(packet), segmenter);
+      return true;
+    }
+  }
+  if (rules_ == nullptr) return false;
+  const EgressAction& action = ActionFor(flow);
+  if (action.to == EgressAction::To::kTunnel) return false;
+  // What a flow of its own is kept for has one owner, also where queues are chosen otherwise.
+  const int owner =
+      static_cast<int>(FlowHash(segmenter.packet()) % static_cast<uint32_t>(state_.options.lanes)) %
+      state_.options.workers;
+  if (HandOver(owner, packet, segmenter, handed)) return true;
+  if (action.to == EgressAction::To::kBlock) {
+    Block(action, segmenter);
+  } else {
+    Begin(action, segmenter, flow);
+  }
+  return true;
+}
+
+bool Egress::HandOver(int worker, PacketPtr& packet, const Segmenter& segmenter, bool handed) {
+  if (worker == state_.options.index) return false;
+  const uint64_t packets = segmenter.segments();
+  if (handed) {
+    state_.drops.Count(Drop::bad_lane, packets);
+  } else {
+    state_.HandTo(worker, {HandedPacket::From::kTun, std::move(packet), {}}, packets);
+  }
+  return true;
+}
+
+// From the relay, to a neighbour of any worker.
+bool Egress::ComesBack(PacketPtr& packet, const Segmenter& segmenter, const FlowKey& flow,
+                       bool handed) {
+  Sessions& of = Of(segmenter.inner().v6);
+  if (flow.source != of.neighbours.listener) return false;
+  const int worker = of.neighbours.WorkerOf(flow.destination, state_.options.workers);
+  if (worker < 0) return false;
+  if (HandOver(worker, packet, segmenter, handed)) return true;
+  const Place place = flow.source_port == of.neighbours.listener_port
+                          ? of.tcp.FindPort(flow.destination_port)
+                          : kNowhere;
+  if (place == kNowhere) {
+    state_.drops.Count(Drop::egress_no_flow, segmenter.segments());
+  } else {
+    TurnRound(std::move(packet), segmenter, of.tcp[place].flow.Reversed());
+  }
+  return true;
+}
+
+// A flow that has been decided about is not decided about anew, unless others took its place.
+const EgressAction& Egress::ActionFor(const FlowKey& flow) {
+  KnownFlow& known = known_[absl::Hash<FlowKey>()(flow) & (kKnownFlows - 1)];
+  if (known.generation == generation_ && known.key == flow) return known.action;
+  const size_t rule = rules_->Find(flow);
+  known.key = flow;
+  known.generation = generation_;
+  known.action = rule == EgressRules::kNoRule ? EgressAction() : rules_->rule(rule).action;
+  return known.action;
+}
+
+void Egress::Block(const EgressAction& action, const Segmenter& segmenter) {
+  state_.drops.Count(Drop::egress_blocked, segmenter.segments());
+  if (action.silent) return;
+  const Bytes packet = segmenter.packet();
+  const MutableBytes to = answers_.Next();
+  if (to.empty()) return;
+  answers_.Write(
+      segmenter.inner().is_tcp()
+          ? WriteTcpReset(packet, segmenter.inner(), to)
+          : WriteIcmpError(packet, segmenter.inner(), {IcmpError::What::kProhibited, 0}, to));
+}
+
+void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow) {
+  const Bytes packet = segmenter.packet();
+  const InnerPacket& inner = segmenter.inner();
+  Sessions& of = Of(inner.v6);
+  const auto refuse = [&](Drop reason) {
+    state_.drops.Count(reason, segmenter.segments());
+    const MutableBytes to = answers_.Next();
+    if (!to.empty()) answers_.Write(WriteTcpReset(packet, inner, to));
+  };
+  if (!inner.is_tcp() || !of.neighbours.is_set()) {
+    return state_.drops.Count(Drop::egress_unsupported, segmenter.segments());
+  }
+  if (!BeginsTcp(segmenter) || packet.size() > kMaxSynBytes) return refuse(Drop::egress_no_flow);
+  const Place place = free_syns_.empty() ? kNowhere : of.tcp.Begin(flow);
+  if (place == kNowhere) return refuse(Drop::egress_full);
+  of.syns[place] = free_syns_.back();
+  free_syns_.pop_back();
+  syns_[of.syns[place]].Hold(segmenter);
+  Event event;
+  event.type = Event::Type::kTcpBegins;
+  event.flow = flow;
+  event.action = action;
+  event.tcp = {static_cast<uint16_t>(state_.options.index), inner.v6, of.tcp[place].port, place,
+               of.tcp[place].generation};
+  if (!state_.Tell(std::move(event))) {
+    GiveUp(of, place);
+    return refuse(Drop::egress_full);
+  }
+  totals_.tcp_begun.Add(1);
+  CountSessions();
+}
+
+void Egress::OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmenter& segmenter) {
+  TcpSessions::Session& session = of.tcp[place];
+  if (session.state == TcpSessions::State::kPending) {
+    // It asks again, and what it will get is under way; or it has given up.
+    state_.drops.Count(Drop::egress_waits, segmenter.segments());
+    if ((FlagsOf(segmenter) & kTcpRst) != 0) GiveUp(of, place);
+    return CountSessions();
+  }
+  if (session.state == TcpSessions::State::kResting && BeginsTcp(segmenter)) {
+    const FlowKey flow = session.flow;
+    of.tcp.Detach(place);
+    return Begin(ActionFor(flow), segmenter, flow);
+  }
+  if ((FlagsOf(segmenter) & kTcpFin) != 0) {
+    session.initiator_ended = true;
+    session.next_sequence = TcpSequenceEnd(segmenter.packet(), segmenter.inner());
+  }
+  TurnRound(std::move(packet), segmenter, ToRelay(of, place));
+}
+
+FlowKey Egress::ToRelay(const Sessions& of, Place place) const {
+  return {of.own, of.neighbours.listener, of.tcp[place].port, of.neighbours.listener_port,
+          kProtocolTcp};
+}
+
+void Egress::TurnRound(PacketPtr packet, const Segmenter& segmenter, const FlowKey& to) {
+  const MutableBytes from_tun = packet->bytes();
+  Readdress(from_tun.subspan(kVnetHeaderBytes), segmenter.inner(), to,
+            segmenter.partial_checksum());
+  // A checksum elsewhere was finished when the packet was looked at.
+  if (!segmenter.partial_checksum()) StoreNative(from_tun.data(), VnetHeader{});
+  Turned& turned = NextTurned();
+  turned.packet = std::move(packet);
+  Write(turned, from_tun);
+}
+
+Egress::Turned& Egress::NextTurned() {
+  if (turned_used_ == kMaxHeld) {
+    state_.backend->Flush();
+    AfterFlush();
+  }
+  return turned_[turned_used_++];
+}
+
+void Egress::Write(Turned& turned, MutableBytes from_tun) {
+  turned.part = {from_tun.data(), from_tun.size()};
+  turned.request = {state_.options.tun_fd, {&turned.part, 1}, 0};
+  state_.backend->Write(turned.request);
+}
+
+void Egress::AfterFlush() {
+  for (size_t i = 0; i < turned_used_; ++i) {
+    Turned& turned = turned_[i];
+    if (turned.request.error != 0) state_.drops.Count(Drop::tun_write_failed);
+    turned.packet.reset();
+    if (turned.syn != kNoSyn) free_syns_.push_back(std::exchange(turned.syn, kNoSyn));
+  }
+  turned_used_ = 0;
+}
+
+// --- What the slow path and the relay say ---
+
+void Egress::OnVerdict(const TcpVerdict& verdict) {
+  Sessions& of = Of(verdict.flow.v6);
+  const Place place = verdict.flow.place;
+  const TcpSessions::Session& session = of.tcp[place];
+  const bool known = session.generation == verdict.flow.generation;
+  const bool pending = known && session.state == TcpSessions::State::kPending;
+  if (verdict.type == TcpVerdict::Type::kOpen && pending) {
+    Open(of, place);
+  } else if (verdict.type == TcpVerdict::Type::kOpen) {
+    // Its initiator has given up meanwhile.
+    Event event;
+    event.type = Event::Type::kTcpGone;
+    event.tcp = verdict.flow;
+    state_.Tell(std::move(event));
+  } else if (pending) {
+    Refuse(of, verdict);
+  } else if (known && session.state == TcpSessions::State::kOpen) {
+    of.tcp.End(place, state_.now_ns);
+  }
+  CountSessions();
+}
+
+void Egress::Open(Sessions& of, Place place) {
+  of.tcp.Open(place);
+  Turned& turned = NextTurned();
+  turned.syn = TakeSyn(of, place);
+  HeldSyn& syn = syns_[turned.syn];
+  Readdress(syn.packet(), syn.inner, ToRelay(of, place), syn.partial_checksum);
+  Write(turned, syn.from_tun());
+}
+
+void Egress::Refuse(Sessions& of, const TcpVerdict& verdict) {
+  HeldSyn& syn = syns_[of.syns[verdict.flow.place]];
+  const MutableBytes to = answers_.Next();
+  if (verdict.type != TcpVerdict::Type::kForget) totals_.tcp_refused.Add(1);
+  if (!to.empty() && verdict.type == TcpVerdict::Type::kUnreachable) {
+    answers_.Write(WriteIcmpError(syn.packet(), syn.inner, {verdict.error, 0}, to));
+  } else if (!to.empty() && verdict.type != TcpVerdict::Type::kForget) {
+    answers_.Write(WriteTcpReset(syn.packet(), syn.inner, to));
+  }
+  GiveUp(of, verdict.flow.place);
+}
+
+uint16_t Egress::TakeSyn(Sessions& of, Place place) {
+  return std::exchange(of.syns[place], kNoSyn);
+}
+
+void Egress::GiveUp(Sessions& of, Place place) {
+  free_syns_.push_back(TakeSyn(of, place));
+  of.tcp.Cancel(place);
+}
+
+// What the kernel still remembers of the flow at the relay's end (it may have closed first) is
+// ended, so that the next one of this port finds nothing of it.
+void Egress::Expire() {
+  for (Sessions* of : {&v4_, &v6_}) {
+    while (of->tcp.NextDue() <= state_.now_ns) {
+      const MutableBytes to = answers_.Next();
+      if (to.empty()) return;
+      const Place place = of->tcp.Expire();
+      const TcpSessions::Session& session = of->tcp[place];
+      if (!session.initiator_ended) continue;
+      answers_.Write(WriteTcpResetOf(ToRelay(*of, place), session.next_sequence, to));
+    }
+  }
+}
+
+void Egress::CountSessions() {
+  totals_.tcp_sessions.store(v4_.tcp.in_use() + v6_.tcp.in_use(), std::memory_order_relaxed);
+}
+
+}  // namespace braid

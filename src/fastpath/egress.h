@@ -1,0 +1,130 @@
+// What of one worker's traffic leaves past the tunnel, by rule: decides for each new flow, blocks,
+// and turns the packets of TCP flows round into this machine's own TCP, where a relay accepts them
+// (egress/tcp_relay.h).
+//
+//   application ── S:s → D:d ──► TUN ──► here ──► N:p → L:l ──► TUN ──► the kernel's TCP, the relay
+//   application ◄─ D:d → S:s ─── TUN ◄── here ◄── L:l → N:p ─── TUN ◄── the kernel's TCP, the relay
+//
+// N is a made-up neighbour of the device, one for each worker, and p the flow's own port there; L:l
+// is where the worker's relay listens. Super-packets are turned round whole, checksums patched.
+//
+// A flow's SYN is held until the slow path has said whether it gets there, so that its initiator
+// sees what it would see without this: a connection, a reset, an ICMP error, or nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/counters.h"
+#include "fastpath/egress_options.h"
+#include "fastpath/segmenter.h"
+#include "fastpath/tcp_sessions.h"
+#include "fastpath/tun_answers.h"
+#include "fastpath/worker_state.h"
+
+namespace braid {
+
+class Egress {
+ public:
+  Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& options);
+
+  // The rules from now on; they outlive it, or the next call. Flows that are there stay where they
+  // are. nullptr: there are none.
+  void SetRules(const EgressRules* rules);
+
+  // Takes the packet, which the segmenter has begun with, if it is one for here: it goes on, is
+  // handed over, or dropped and counted. Else false. `handed` when another worker read it.
+  bool Take(PacketPtr& packet, const Segmenter& segmenter, bool handed);
+  // What became of a flow that was told of by kTcpBegins.
+  void OnVerdict(const TcpVerdict& verdict);
+
+  // Lets ports go that have rested.
+  void Expire();
+  TimeNs NextDue() const;
+
+  // Settles what was written, once the backend has flushed.
+  void AfterFlush();
+
+  // For the slow path, at any time.
+  struct Totals {
+    Counter tcp_begun;
+    Counter tcp_refused;  // its initiator was told that it does not get there
+    std::atomic<uint64_t> tcp_sessions{0};
+  };
+  const Totals& totals() const { return totals_; }
+
+ private:
+  using Place = TcpSessions::Place;
+  static constexpr Place kNowhere = TcpSessions::kNowhere;
+  static constexpr size_t kMaxHeld = 64;  // packets turned round between two flushes
+  static constexpr size_t kMaxSynBytes = 120;
+  static constexpr uint16_t kMaxHeldSyns = 4096;
+  static constexpr uint16_t kNoSyn = UINT16_MAX;
+  static constexpr size_t kKnownFlows = 8192;  // decisions that are remembered; a power of two
+
+  // Of one address family.
+  struct Sessions {
+    Sessions(const EgressNeighbours& of, const EgressOptions& options, const WorkerOptions& worker);
+
+    EgressNeighbours neighbours;
+    IpAddress own;  // this worker's neighbour
+    TcpSessions tcp;
+    std::vector<uint16_t> syns;  // by place: the held one's place
+  };
+  struct HeldSyn {
+    std::array<uint8_t, kVnetHeaderBytes + kMaxSynBytes> bytes;
+    size_t length = 0;
+    InnerPacket inner{};
+    bool partial_checksum = false;
+
+    void Hold(const Segmenter& segmenter);
+    MutableBytes from_tun() { return {bytes.data(), length}; }
+    MutableBytes packet() { return from_tun().subspan(kVnetHeaderBytes); }
+  };
+  struct KnownFlow {
+    FlowKey key;
+    uint32_t generation = 0;  // of the rules that decided; 0: there is none
+    EgressAction action;
+  };
+  struct Turned {
+    PacketPtr packet;
+    uint16_t syn = kNoSyn;  // a held one instead
+    iovec part;
+    WriteRequest request;
+  };
+
+  Sessions& Of(bool v6) { return v6 ? v6_ : v4_; }
+  bool ComesBack(PacketPtr& packet, const Segmenter& segmenter, const FlowKey& flow, bool handed);
+  bool HandOver(int worker, PacketPtr& packet, const Segmenter& segmenter, bool handed);
+  const EgressAction& ActionFor(const FlowKey& flow);
+  void Block(const EgressAction& action, const Segmenter& segmenter);
+  void Begin(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow);
+  void OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmenter& segmenter);
+  void TurnRound(PacketPtr packet, const Segmenter& segmenter, const FlowKey& to);
+  Turned& NextTurned();
+  void Write(Turned& turned, MutableBytes from_tun);
+  void Open(Sessions& of, Place place);
+  void Refuse(Sessions& of, const TcpVerdict& verdict);
+  FlowKey ToRelay(const Sessions& of, Place place) const;
+  uint16_t TakeSyn(Sessions& of, Place place);
+  void GiveUp(Sessions& of, Place place);
+  void CountSessions();
+
+  WorkerState& state_;
+  TunAnswers& answers_;
+  Sessions v4_;
+  Sessions v6_;
+  const EgressRules* rules_ = nullptr;
+  uint32_t generation_ = 0;
+  std::vector<KnownFlow> known_;
+  std::vector<HeldSyn> syns_;
+  std::vector<uint16_t> free_syns_;
+  std::array<Turned, kMaxHeld> turned_;
+  size_t turned_used_ = 0;
+  Totals totals_;
+};
+
+}  // namespace braid

@@ -1,0 +1,107 @@
+#include "slowpath/tcp_dialer.h"
+
+#include <sys/socket.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cerrno>
+#include <utility>
+
+#include "io/own_mark.h"
+
+namespace braid {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+tcp::endpoint ToAsio(const Endpoint& endpoint) {
+  if (endpoint.address.is_v4()) {
+    asio::ip::address_v4::bytes_type bytes;
+    std::copy_n(endpoint.address.bytes.begin(), bytes.size(), bytes.begin());
+    return {asio::ip::address_v4(bytes), endpoint.port};
+  }
+  asio::ip::address_v6::bytes_type bytes;
+  std::copy_n(endpoint.address.bytes.begin(), bytes.size(), bytes.begin());
+  return {asio::ip::address_v6(bytes, endpoint.scope_id), endpoint.port};
+}
+
+}  // namespace
+
+Dialed NotDialed(int error_number) {
+  const auto unreachable = [](IcmpError::What error) {
+    return Dialed{{}, TcpVerdict::Type::kUnreachable, error};
+  };
+  switch (error_number) {
+    case ENETUNREACH:
+    case ENETDOWN:
+    case EADDRNOTAVAIL:
+      return unreachable(IcmpError::What::kNoNetwork);
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+      return unreachable(IcmpError::What::kNoHost);
+    case EACCES:
+    case EPERM:
+      return unreachable(IcmpError::What::kProhibited);
+    case ETIMEDOUT:
+    case ECANCELED:
+      return {{}, TcpVerdict::Type::kForget, {}};
+    default:
+      return {{}, TcpVerdict::Type::kRefuse, {}};
+  }
+}
+
+struct TcpDialer::Attempt {
+  explicit Attempt(asio::io_context& io) : socket(io), timer(io) {}
+
+  tcp::socket socket;
+  asio::steady_timer timer;
+  OnDialed on_dialed;
+};
+
+TcpDialer::TcpDialer(asio::io_context& io, std::chrono::milliseconds timeout)
+    : io_(io), timeout_(timeout), attempts_(std::make_shared<Attempts>()) {}
+
+TcpDialer::~TcpDialer() { Close(); }
+
+void TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
+  auto attempt = std::make_shared<Attempt>(io_);
+  attempt->on_dialed = std::move(on_dialed);
+  attempts_->insert(attempt);
+  const auto finish = [attempt, attempts = attempts_](Dialed dialed) {
+    attempt->timer.cancel();
+    if (attempts->erase(attempt) != 0) attempt->on_dialed(std::move(dialed));
+  };
+  const int fd = socket(to.address.socket_family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) {
+    const int why = errno;
+    return asio::post(io_, [finish, why] { finish(NotDialed(why)); });
+  }
+  SetOwnMark(fd);
+  const tcp::endpoint remote = ToAsio(to);
+  attempt->socket.assign(remote.protocol(), fd);
+  attempt->timer.expires_after(timeout_);
+  attempt->timer.async_wait([attempt](const error_code& error) {
+    error_code ignored;
+    if (!error) attempt->socket.cancel(ignored);
+  });
+  attempt->socket.async_connect(remote, [attempt, finish](const error_code& error) {
+    if (error) return finish(NotDialed(error.value()));
+    error_code released;
+    finish({UniqueFd(attempt->socket.release(released)), TcpVerdict::Type::kOpen, {}});
+  });
+}
+
+void TcpDialer::Close() {
+  for (const std::shared_ptr<Attempt>& attempt : std::exchange(*attempts_, {})) {
+    error_code ignored;
+    attempt->timer.cancel();
+    attempt->socket.close(ignored);
+  }
+}
+
+size_t TcpDialer::under_way() const { return attempts_->size(); }
+
+}  // namespace braid

@@ -1,0 +1,314 @@
+// Flows past the tunnel in real workers: held, turned round both ways, refused and blocked as their
+// rules and the slow path say; and what else there is goes through the tunnel as before.
+#include "fastpath/egress.h"
+
+#include <gtest/gtest.h>
+
+#include "fastpath/readdress.h"
+#include "support/worker_rig.h"
+
+namespace braid::egress_test {
+namespace {
+
+using testing::Buffer;
+using testing::BuildPacket;
+using testing::PacketSpec;
+using testing::WorkerRig;
+
+constexpr uint16_t kListenerPort = 4000;
+
+IpAddress Address(const char* text) { return *IpAddress::Parse(text); }
+
+EgressOptions Options() {
+  EgressOptions options;
+  options.v4 = {Address("169.254.96.1"), Address("169.254.96.2"), kListenerPort};
+  options.v6 = {Address("fd62:7261:6964:96::1"), Address("fd62:7261:6964:96::2"), kListenerPort};
+  options.max_sessions = 200;
+  return options;
+}
+
+FlowKey KeyOf(const Buffer& packet) {
+  InnerPacket inner;
+  EXPECT_TRUE(ParseInner(packet, inner));
+  return FlowKey::Of(packet, inner);
+}
+
+bool IsSound(const Buffer& packet) {
+  InnerPacket inner;
+  return ParseInner(packet, inner) && ChecksumIsValid(packet, inner) &&
+         (inner.v6 || Ipv4HeaderChecksumIsValid(packet.data()));
+}
+
+uint8_t FlagsOf(const Buffer& packet) {
+  InnerPacket inner;
+  EXPECT_TRUE(ParseInner(packet, inner));
+  return packet[inner.l4_offset + 13u];
+}
+
+class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
+ protected:
+  EgressTest() : rig_({.workers = std::get<1>(GetParam()), .egress = Options()}) {
+    rig_.SetUpPeer();
+  }
+  ~EgressTest() override { rig_.Stop(); }
+
+  bool v6() const { return std::get<0>(GetParam()); }
+  size_t workers() const { return rig_.workers.size(); }
+
+  void Rules(std::vector<EgressRule> rules) {
+    rules_ = std::make_unique<EgressRules>(std::move(rules));
+    rig_.Tell({.type = Command::Type::kSetEgress, .egress_rules = rules_.get()});
+    ASSERT_TRUE(rig_.AwaitCommands());
+  }
+  // Ports from 1000 on.
+  void EverythingLeaves(EgressAction::To to = EgressAction::To::kDirect) {
+    EgressRule rule;
+    rule.ports = {{1000, 65535}};
+    rule.action.to = to;
+    Rules({rule});
+  }
+
+  PacketSpec Spec(uint16_t source_port, uint8_t flags, size_t payload_bytes = 0) const {
+    PacketSpec spec = testing::SpecOf(v6(), testing::kTcp, payload_bytes);
+    spec.source_port = source_port;
+    spec.destination_port = 1443;
+    spec.tcp_flags = flags;
+    spec.tcp_sequence = 1000;
+    return spec;
+  }
+  Buffer Syn(uint16_t source_port) const { return BuildPacket(Spec(source_port, testing::kSyn)); }
+  size_t ReaderOf(const Buffer& packet) const { return WorkerRig::LaneOf(packet) % workers(); }
+  // By the queue that the kernel would choose.
+  void IntoTun(const Buffer& packet, const VnetHeader& vnet = {}) {
+    rig_.IntoTun(ReaderOf(packet), packet, vnet);
+  }
+
+  TcpFlowId Begin(uint16_t source_port) {
+    IntoTun(Syn(source_port));
+    const auto event = rig_.NextEvent(Event::Type::kTcpBegins);
+    EXPECT_TRUE(event);
+    if (!event) return {};
+    EXPECT_EQ(event->flow, KeyOf(Syn(source_port)));
+    EXPECT_EQ(event->tcp.v6, v6());
+    return event->tcp;
+  }
+
+  const EgressNeighbours& neighbours() const { return v6() ? options_.v6 : options_.v4; }
+  FlowKey ToRelay(const TcpFlowId& flow) const {
+    return {neighbours().Of(flow.worker), neighbours().listener, flow.port, kListenerPort,
+            kProtocolTcp};
+  }
+
+  const EgressOptions options_ = Options();
+  std::unique_ptr<EgressRules> rules_;
+  WorkerRig rig_;
+};
+INSTANTIATE_TEST_SUITE_P(FamiliesAndWorkers, EgressTest,
+                         ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 3)));
+
+TEST_P(EgressTest, AFlowIsHeldAndThenTurnedRoundBothWays) {
+  EverythingLeaves();
+  for (uint16_t port = 20000; port < 20020; ++port) {
+    const TcpFlowId flow = Begin(port);
+    EXPECT_FALSE(rig_.NextFromTun(0)) << "nobody has said yet whether it gets there";
+    rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+    const auto syn = rig_.NextFromTun();
+    ASSERT_TRUE(syn);
+    EXPECT_EQ(KeyOf(syn->packet), ToRelay(flow));
+    EXPECT_EQ(FlagsOf(syn->packet), testing::kSyn);
+    EXPECT_TRUE(IsSound(syn->packet));
+    // Back: the packet that the kernel's TCP sends to the neighbour.
+    Buffer answer = BuildPacket(Spec(port, testing::kSyn | testing::kAck));
+    InnerPacket inner;
+    ASSERT_TRUE(ParseInner(answer, inner));
+    Readdress(answer, inner, ToRelay(flow).Reversed(), false);
+    const size_t reader = ReaderOf(answer);
+    EXPECT_EQ(reader, flow.worker) << "the port is one that comes back by itself";
+    rig_.IntoTun(port % workers(), answer);  // also when it does not
+    const auto back = rig_.NextFromTun();
+    ASSERT_TRUE(back);
+    EXPECT_EQ(KeyOf(back->packet), KeyOf(Syn(port)).Reversed());
+    EXPECT_TRUE(IsSound(back->packet));
+    // And on, in super-packets.
+    PacketSpec data = Spec(port, testing::kAck, 40'000);
+    Buffer super = BuildPacket(data);
+    testing::MakePartial(data, super);
+    const VnetHeader vnet{VnetHeader::kNeedsChecksum,
+                          v6() ? VnetHeader::kGsoTcpV6 : VnetHeader::kGsoTcpV4,
+                          static_cast<uint16_t>(data.headers_bytes()),
+                          1300,
+                          static_cast<uint16_t>(data.l4_offset()),
+                          16};
+    IntoTun(super, vnet);
+    auto on = rig_.NextFromTun();
+    ASSERT_TRUE(on);
+    EXPECT_EQ(on->packet.size(), super.size());
+    EXPECT_EQ(KeyOf(on->packet), ToRelay(flow));
+    EXPECT_EQ(on->vnet.gso_bytes, 1300);
+    EXPECT_EQ(on->vnet.flags, VnetHeader::kNeedsChecksum);
+    testing::FinishPartial(data, on->packet);
+    EXPECT_TRUE(IsSound(on->packet));
+  }
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+TEST_P(EgressTest, ItsInitiatorIsToldWhyItDoesNotGetThere) {
+  EverythingLeaves();
+  const TcpFlowId refused = Begin(20000);
+  IntoTun(Syn(20000));  // asks again, meanwhile
+  ASSERT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_waits) == 1; }));
+  rig_.Say({TcpVerdict::Type::kRefuse, refused, {}});
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(KeyOf(reset->packet), KeyOf(Syn(20000)).Reversed());
+  EXPECT_EQ(FlagsOf(reset->packet), testing::kRst | testing::kAck);
+  EXPECT_EQ(LoadBe32(&reset->packet[(v6() ? 40 : 20) + 8]), 1001u);
+  EXPECT_TRUE(IsSound(reset->packet));
+
+  const TcpFlowId unreachable = Begin(20001);
+  rig_.Say({TcpVerdict::Type::kUnreachable, unreachable, IcmpError::What::kNoHost});
+  const auto error = rig_.NextFromTun();
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->packet[v6() ? 6 : 9], v6() ? kProtocolIcmpV6 : kProtocolIcmp);
+  EXPECT_EQ(error->packet[v6() ? 40 : 20], v6() ? 1 : 3);
+  EXPECT_EQ(error->packet[v6() ? 41 : 21], v6() ? 3 : 1);
+
+  const TcpFlowId forgotten = Begin(20002);
+  rig_.Say({TcpVerdict::Type::kForget, forgotten, {}});
+  EXPECT_FALSE(rig_.NextFromTun(20));
+  // What was refused may be tried again, and is another flow.
+  const TcpFlowId again = Begin(20000);
+  EXPECT_FALSE(again == refused);
+  rig_.Say({TcpVerdict::Type::kOpen, refused, {}});  // too late
+  EXPECT_TRUE(rig_.NextEvent(Event::Type::kTcpGone));
+  EXPECT_FALSE(rig_.NextFromTun(20));
+}
+
+TEST_P(EgressTest, WhoGivesUpWhileItIsHeldGetsNoConnection) {
+  EverythingLeaves();
+  const TcpFlowId flow = Begin(20000);
+  IntoTun(BuildPacket(Spec(20000, testing::kRst)));
+  ASSERT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_waits) == 1; }));
+  rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+  const auto gone = rig_.NextEvent(Event::Type::kTcpGone);
+  ASSERT_TRUE(gone);
+  EXPECT_EQ(gone->tcp, flow);
+  EXPECT_FALSE(rig_.NextFromTun(20));
+}
+
+TEST_P(EgressTest, WhatHasNoFlowIsReset) {
+  EverythingLeaves();
+  IntoTun(BuildPacket(Spec(20000, testing::kAck, 100)));
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(FlagsOf(reset->packet), testing::kRst);
+  EXPECT_EQ(LoadBe32(&reset->packet[(v6() ? 40 : 20) + 4]), 7u) << "what it acknowledges";
+  EXPECT_EQ(rig_.Drops(Drop::egress_no_flow), 1u);
+  // A reset is not answered, nor what comes from a relay that has no such flow.
+  IntoTun(BuildPacket(Spec(20000, testing::kRst)));
+  Buffer stray = BuildPacket(Spec(20000, testing::kAck));
+  InnerPacket inner;
+  ASSERT_TRUE(ParseInner(stray, inner));
+  Readdress(stray, inner, ToRelay({0, v6(), 2000, 0, 0}).Reversed(), false);
+  rig_.IntoTun(0, stray);
+  ASSERT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_no_flow) == 3; }));
+  EXPECT_FALSE(rig_.NextFromTun(20));
+}
+
+TEST_P(EgressTest, AFlowThatIsOverIsStillKnownForAWhile) {
+  EverythingLeaves();
+  const TcpFlowId flow = Begin(20000);
+  rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  IntoTun(BuildPacket(Spec(20000, testing::kFin | testing::kAck)));
+  ASSERT_TRUE(rig_.NextFromTun());
+  rig_.Say({TcpVerdict::Type::kEnd, flow, {}});
+  ASSERT_TRUE(WorkerRig::Await(
+      [&] { return rig_.workers[flow.worker]->egress()->totals().tcp_sessions == 0; }));
+  IntoTun(BuildPacket(Spec(20000, testing::kAck)));
+  const auto last = rig_.NextFromTun();
+  ASSERT_TRUE(last);
+  EXPECT_EQ(KeyOf(last->packet), ToRelay(flow));
+  // A new one of the same ports begins at once, by another port of the neighbour.
+  const TcpFlowId next = Begin(20000);
+  EXPECT_NE(next.port, flow.port);
+  rig_.Say({TcpVerdict::Type::kForget, next, {}});
+  // What the kernel remembers of the first is ended before its port is used again.
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(KeyOf(reset->packet), ToRelay(flow));
+  EXPECT_EQ(FlagsOf(reset->packet), testing::kRst);
+  EXPECT_EQ(LoadBe32(&reset->packet[(v6() ? 40 : 20) + 4]), 1001u);
+}
+
+TEST_P(EgressTest, WhenThereIsNoRoomNewFlowsAreRefusedAndOthersUnharmed) {
+  EverythingLeaves();
+  const TcpFlowId first = Begin(20000);
+  rig_.Say({TcpVerdict::Type::kOpen, first, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  uint16_t port = 20001;
+  while (rig_.Drops(Drop::egress_full) == 0) {
+    ASSERT_LT(port, 20500);
+    IntoTun(Syn(port++));
+    Event event;
+    while (rig_.events.events.TryPop(event)) {
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(FlagsOf(reset->packet), testing::kRst | testing::kAck);
+  IntoTun(BuildPacket(Spec(20000, testing::kAck, 10)));
+  ASSERT_TRUE(WorkerRig::Await([&] {
+    const auto packet = rig_.NextFromTun(50);
+    return packet && KeyOf(packet->packet) == ToRelay(first);
+  }));
+}
+
+TEST_P(EgressTest, WhatIsBlockedIsToldSoUnlessItsRuleIsSilent) {
+  EgressRule rule, silent;
+  rule.ports = {{1443, 1443}};
+  rule.action.to = silent.action.to = EgressAction::To::kBlock;
+  silent.ports = {{1444, 1444}};
+  silent.action.silent = true;
+  Rules({rule, silent});
+  IntoTun(Syn(20000));
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(FlagsOf(reset->packet), testing::kRst | testing::kAck);
+  PacketSpec udp = testing::SpecOf(v6(), testing::kUdp, 20);
+  udp.destination_port = 1443;
+  IntoTun(BuildPacket(udp));
+  const auto error = rig_.NextFromTun();
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->packet[v6() ? 40 : 20], v6() ? 1 : 3);
+  EXPECT_EQ(error->packet[v6() ? 41 : 21], v6() ? 1 : 13);
+  udp.destination_port = 1444;
+  IntoTun(BuildPacket(udp));
+  ASSERT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_blocked) == 3; }));
+  EXPECT_FALSE(rig_.NextFromTun(20));
+}
+
+TEST_P(EgressTest, WhatNoRuleFitsGoesThroughTheTunnel) {
+  EverythingLeaves();
+  for (uint16_t i = 0; i < 50; ++i) {
+    PacketSpec spec = Spec(static_cast<uint16_t>(21000 + i), testing::kAck, 10);
+    spec.v6 = false;
+    spec.destination_port = 443;
+    IntoTun(BuildPacket(spec));
+    const auto out = rig_.NextAtPeer();
+    ASSERT_TRUE(out);
+    EXPECT_EQ(out->plain, BuildPacket(spec));
+  }
+  // Nor does anything once there are no rules.
+  rig_.Tell({.type = Command::Type::kSetEgress, .egress_rules = nullptr});
+  ASSERT_TRUE(rig_.AwaitCommands());
+  PacketSpec spec = Spec(22000, testing::kSyn);
+  spec.v6 = false;
+  IntoTun(BuildPacket(spec));
+  EXPECT_TRUE(rig_.NextAtPeer());
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+}  // namespace
+}  // namespace braid::egress_test
