@@ -35,9 +35,10 @@ IpAddress HostIn(const IpPrefix& prefix, uint8_t host) {
 
 }  // namespace
 
-absl::StatusOr<EgressNetwork> ChooseEgressNetwork(const NetSnapshot& network) {
+absl::StatusOr<EgressNetwork> ChooseEgressNetwork(const NetSnapshot& network, bool has_v6) {
   EgressNetwork chosen;
   for (const auto family : {IpAddress::Family::kV4, IpAddress::Family::kV6}) {
+    if (family == IpAddress::Family::kV6 && !has_v6) continue;
     int number = kFirst;
     while (number <= kLast && IsTaken(network, Candidate(family, number))) ++number;
     if (number > kLast) {

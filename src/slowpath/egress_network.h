@@ -12,13 +12,13 @@
 namespace braid {
 
 struct EgressNetwork {
-  EgressNeighbours v4;  // without ports
-  EgressNeighbours v6;
+  EgressNeighbours v4;              // without ports
+  EgressNeighbours v6;              // unset where there is no IPv6
   std::vector<IpPrefix> addresses;  // for the device: the listeners', with their networks
 };
 
 // One that no other link is in: link-local for IPv4 (RFC 3927), a unique local one for IPv6 (RFC
 // 4193).
-absl::StatusOr<EgressNetwork> ChooseEgressNetwork(const NetSnapshot& network);
+absl::StatusOr<EgressNetwork> ChooseEgressNetwork(const NetSnapshot& network, bool has_v6);
 
 }  // namespace braid

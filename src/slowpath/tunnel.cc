@@ -10,6 +10,7 @@
 
 #include "io/tun_steering.h"
 #include "slowpath/cpu_topology.h"
+#include "slowpath/host_files.h"
 #include "slowpath/key_file.h"
 #include "slowpath/kill_switch.h"
 #include "slowpath/metrics.h"
@@ -224,9 +225,11 @@ absl::Status Tunnel::SteerByLanes(int lanes) {
 
 absl::Status Tunnel::OpenEgress() {
   if (!config_.proxy) return absl::OkStatus();
-  const auto network = ChooseEgressNetwork(network_->network());
-  if (!network.ok()) return network.status();
   const std::string& device = config_.network.device;
+  const auto v6_is_off =
+      HostFiles().Read("/proc/sys/net/ipv6/conf/" + device + "/disable_ipv6").value_or("1");
+  const auto network = ChooseEgressNetwork(network_->network(), v6_is_off == "0");
+  if (!network.ok()) return network.status();
   if (absl::Status status = AddInnerAddresses(device, network->addresses); !status.ok()) {
     return status;
   }

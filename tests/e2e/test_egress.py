@@ -241,6 +241,13 @@ class Egress(Machines):
 
     # --- Before and after ---
 
+    def test_a_machine_without_ipv6_goes_without_it(self):
+        self.set_up(client={"proxy": {"rules": [direct()]},
+                            "network": {"addresses": ["10.77.0.2/24"]}})
+        self.client_ns.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
+        self.tunnel.start()
+        self.eventually_seen_as(self.client_ns, FAR[4], DIRECT[4])
+
     def test_it_leaves_nothing_behind(self):
         self.set_up(client={"proxy": {"rules": [direct()]}})
         before = self.state(self.client_ns)

@@ -21,7 +21,7 @@ NetSnapshot With(const std::vector<const char*>& addresses) {
 }
 
 TEST(EgressNetwork, TheListenerAndAllNeighboursAreInIt) {
-  const auto chosen = ChooseEgressNetwork(With({"192.0.2.1/24"}));
+  const auto chosen = ChooseEgressNetwork(With({"192.0.2.1/24"}), true);
   ASSERT_TRUE(chosen.ok());
   ASSERT_EQ(chosen->addresses.size(), 2u);
   std::set<IpAddress> seen;
@@ -41,12 +41,20 @@ TEST(EgressNetwork, TheListenerAndAllNeighboursAreInIt) {
 }
 
 TEST(EgressNetwork, OneThatIsTakenIsPassedOver) {
-  EXPECT_EQ(ChooseEgressNetwork({})->v4.listener.ToString(), "169.254.96.1");
-  const auto chosen =
-      ChooseEgressNetwork(With({"169.254.96.77/16", "169.254.97.1/24", "fd62:7261:6964:96::9/64"}));
+  EXPECT_EQ(ChooseEgressNetwork({}, true)->v4.listener.ToString(), "169.254.96.1");
+  const auto chosen = ChooseEgressNetwork(
+      With({"169.254.96.77/16", "169.254.97.1/24", "fd62:7261:6964:96::9/64"}), true);
   ASSERT_TRUE(chosen.ok());
   EXPECT_EQ(chosen->v4.listener.ToString(), "169.254.98.1");
   EXPECT_EQ(chosen->v6.listener.ToString(), "fd62:7261:6964:97::1");
+}
+
+TEST(EgressNetwork, WithoutIpv6ThereIsNoneOfIt) {
+  const auto chosen = ChooseEgressNetwork({}, false);
+  ASSERT_TRUE(chosen.ok());
+  EXPECT_EQ(chosen->addresses.size(), 1u);
+  EXPECT_TRUE(chosen->v4.is_set());
+  EXPECT_FALSE(chosen->v6.is_set());
 }
 
 TEST(EgressNetwork, WhereAllAreTakenItSaysSo) {
@@ -55,7 +63,7 @@ TEST(EgressNetwork, WhereAllAreTakenItSaysSo) {
     const IpPrefix prefix = *IpPrefix::Parse("169.254." + std::to_string(number) + ".1/24");
     network.addresses.push_back({1, prefix.address, prefix.Network()});
   }
-  const auto chosen = ChooseEgressNetwork(network);
+  const auto chosen = ChooseEgressNetwork(network, true);
   ASSERT_FALSE(chosen.ok());
   EXPECT_NE(chosen.status().message().find("169.254.96.0/24"), std::string::npos);
 }
