@@ -14,8 +14,13 @@ constexpr uint16_t kFirstPort = 1024;
 // One in use, and two that rest: short flows come and go quickly.
 constexpr size_t kPortsPerSession = 3;
 
-// As the device and the workers choose who reads a packet.
-int WorkerThatReads(const FlowKey& flow, const WorkerOptions& worker) {
+// As the device chooses who reads a packet, whatever lanes a peer has agreed on.
+int OwnerOf(Bytes packet, const WorkerOptions& worker) {
+  const uint32_t hash = FlowHash(packet);
+  return static_cast<int>(hash % static_cast<uint32_t>(worker.lanes)) % worker.workers;
+}
+
+int OwnerOf(const FlowKey& flow, const WorkerOptions& worker) {
   std::array<uint8_t, 44> headers{};
   const bool v6 = flow.source.is_v6();
   const size_t address_bytes = v6 ? 16 : 4;
@@ -27,8 +32,7 @@ int WorkerThatReads(const FlowKey& flow, const WorkerOptions& worker) {
   std::copy_n(flow.destination.bytes.begin(), address_bytes, addresses + address_bytes);
   StoreBe16(&headers[l4_offset], flow.source_port);
   StoreBe16(&headers[l4_offset + 2], flow.destination_port);
-  const uint32_t hash = FlowHash(Bytes(headers).first(l4_offset + 4));
-  return static_cast<int>(hash % static_cast<uint32_t>(worker.lanes)) % worker.workers;
+  return OwnerOf(Bytes(headers).first(l4_offset + 4), worker);
 }
 
 uint8_t FlagsOf(const Segmenter& segmenter) {
@@ -37,11 +41,6 @@ uint8_t FlagsOf(const Segmenter& segmenter) {
 
 bool BeginsTcp(const Segmenter& segmenter) {
   return (FlagsOf(segmenter) & (kTcpSyn | kTcpAck | kTcpRst)) == kTcpSyn;
-}
-
-size_t ShareOf(const EgressOptions& options, const WorkerOptions& worker) {
-  const auto workers = static_cast<size_t>(worker.workers);
-  return (options.max_sessions + workers - 1) / workers;
 }
 
 // Those first whose packets come back to the worker itself.
@@ -53,11 +52,11 @@ std::vector<uint16_t> PortsFor(const EgressNeighbours& of, const EgressOptions& 
   FlowKey back{of.listener, of.Of(worker.index), of.listener_port, 0, kProtocolTcp};
   for (uint32_t port = kFirstPort; port <= UINT16_MAX; ++port) {
     back.destination_port = static_cast<uint16_t>(port);
-    const bool home = WorkerThatReads(back, worker) == worker.index;
+    const bool home = OwnerOf(back, worker) == worker.index;
     (home ? ports : elsewhere).push_back(back.destination_port);
   }
   ports.insert(ports.end(), elsewhere.begin(), elsewhere.end());
-  ports.resize(std::min(ports.size(), kPortsPerSession * ShareOf(options, worker)));
+  ports.resize(std::min(ports.size(), kPortsPerSession * options.max_sessions));
   return ports;
 }
 
@@ -67,7 +66,7 @@ Egress::Sessions::Sessions(const EgressNeighbours& of, const EgressOptions& opti
                            const WorkerOptions& worker)
     : neighbours(of),
       own(of.is_set() ? of.Of(worker.index) : IpAddress()),
-      tcp(PortsFor(of, options, worker), ShareOf(options, worker)),
+      tcp(PortsFor(of, options, worker), options.max_sessions),
       syns(tcp.places(), kNoSyn) {}
 
 void Egress::HeldSyn::Hold(const Segmenter& segmenter) {
@@ -108,7 +107,11 @@ bool Egress::Take(PacketPtr& packet, const Segmenter& segmenter, bool handed) {
   if (inner.is_tcp() && of.neighbours.is_set()) {
     if (ComesBack(packet, segmenter, flow, handed)) return true;
     const Place place = of.tcp.Find(flow);
-    if (place != kNowhere) {
+    const bool begins_anew = place != kNowhere && BeginsTcp(segmenter) &&
+                             of.tcp[place].state == TcpSessions::State::kResting;
+    if (begins_anew) {
+      of.tcp.Detach(place);  // it is another flow, which the rules of now decide about
+    } else if (place != kNowhere) {
       OnSegment(of, place, std::move(packet), segmenter);
       return true;
     }
@@ -117,10 +120,7 @@ bool Egress::Take(PacketPtr& packet, const Segmenter& segmenter, bool handed) {
   const EgressAction& action = ActionFor(flow);
   if (action.to == EgressAction::To::kTunnel) return false;
   // What a flow of its own is kept for has one owner, also where queues are chosen otherwise.
-  const int owner =
-      static_cast<int>(FlowHash(segmenter.packet()) % static_cast<uint32_t>(state_.options.lanes)) %
-      state_.options.workers;
-  if (HandOver(owner, packet, segmenter, handed)) return true;
+  if (HandOver(OwnerOf(segmenter.packet(), state_.options), packet, segmenter, handed)) return true;
   if (action.to == EgressAction::To::kBlock) {
     Block(action, segmenter);
   } else {
@@ -186,10 +186,13 @@ void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const
   const Bytes packet = segmenter.packet();
   const InnerPacket& inner = segmenter.inner();
   Sessions& of = Of(inner.v6);
-  const auto refuse = [&](Drop reason) {
-    state_.drops.Count(reason, segmenter.segments());
+  const auto reset = [&] {
     const MutableBytes to = answers_.Next();
     if (!to.empty()) answers_.Write(WriteTcpReset(packet, inner, to));
+  };
+  const auto refuse = [&](Drop reason) {
+    state_.drops.Count(reason, segmenter.segments());
+    reset();
   };
   if (!inner.is_tcp() || !of.neighbours.is_set()) {
     return state_.drops.Count(Drop::egress_unsupported, segmenter.segments());
@@ -206,11 +209,10 @@ void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const
   event.action = action;
   event.tcp = {static_cast<uint16_t>(state_.options.index), inner.v6, of.tcp[place].port, place,
                of.tcp[place].generation};
-  if (!state_.Tell(std::move(event))) {
+  if (!state_.Tell(std::move(event))) {  // which is counted
     GiveUp(of, place);
-    return refuse(Drop::egress_full);
+    return reset();
   }
-  totals_.tcp_begun.Add(1);
   CountSessions();
 }
 
@@ -221,11 +223,6 @@ void Egress::OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmen
     state_.drops.Count(Drop::egress_waits, segmenter.segments());
     if ((FlagsOf(segmenter) & kTcpRst) != 0) GiveUp(of, place);
     return CountSessions();
-  }
-  if (session.state == TcpSessions::State::kResting && BeginsTcp(segmenter)) {
-    const FlowKey flow = session.flow;
-    of.tcp.Detach(place);
-    return Begin(ActionFor(flow), segmenter, flow);
   }
   if ((FlagsOf(segmenter) & kTcpFin) != 0) {
     session.initiator_ended = true;
@@ -310,7 +307,6 @@ void Egress::Open(Sessions& of, Place place) {
 void Egress::Refuse(Sessions& of, const TcpVerdict& verdict) {
   HeldSyn& syn = syns_[of.syns[verdict.flow.place]];
   const MutableBytes to = answers_.Next();
-  if (verdict.type != TcpVerdict::Type::kForget) totals_.tcp_refused.Add(1);
   if (!to.empty() && verdict.type == TcpVerdict::Type::kUnreachable) {
     answers_.Write(WriteIcmpError(syn.packet(), syn.inner, {verdict.error, 0}, to));
   } else if (!to.empty() && verdict.type != TcpVerdict::Type::kForget) {
@@ -344,7 +340,7 @@ void Egress::Expire() {
 }
 
 void Egress::CountSessions() {
-  totals_.tcp_sessions.store(v4_.tcp.in_use() + v6_.tcp.in_use(), std::memory_order_relaxed);
+  tcp_sessions_.store(v4_.tcp.in_use() + v6_.tcp.in_use(), std::memory_order_relaxed);
 }
 
 }  // namespace braid

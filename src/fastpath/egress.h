@@ -48,13 +48,8 @@ class Egress {
   // Settles what was written, once the backend has flushed.
   void AfterFlush();
 
-  // For the slow path, at any time.
-  struct Totals {
-    Counter tcp_begun;
-    Counter tcp_refused;  // its initiator was told that it does not get there
-    std::atomic<uint64_t> tcp_sessions{0};
-  };
-  const Totals& totals() const { return totals_; }
+  // Flows that are there or held, at any time.
+  uint64_t tcp_sessions() const { return tcp_sessions_.load(std::memory_order_relaxed); }
 
  private:
   using Place = TcpSessions::Place;
@@ -124,7 +119,7 @@ class Egress {
   std::vector<uint16_t> free_syns_;
   std::array<Turned, kMaxHeld> turned_;
   size_t turned_used_ = 0;
-  Totals totals_;
+  std::atomic<uint64_t> tcp_sessions_{0};
 };
 
 }  // namespace braid

@@ -35,7 +35,7 @@ struct EgressNeighbours {
 struct EgressOptions {
   EgressNeighbours v4;
   EgressNeighbours v6;
-  size_t max_sessions = 20'000;  // of one family, of all workers together
+  size_t max_sessions = 20'000;  // of each family, of this worker
 };
 
 // A TCP flow past the tunnel, as its worker knows it.

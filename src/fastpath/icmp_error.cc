@@ -31,40 +31,15 @@ struct TypeAndCode {
   uint8_t type;
   uint8_t code;
 };
-
-TypeAndCode OfV4(IcmpError::What what) {
-  constexpr uint8_t kUnreachable = 3;
-  switch (what) {
-    case IcmpError::What::kTooBig:
-      return {kUnreachable, 4};
-    case IcmpError::What::kNoNetwork:
-      return {kUnreachable, 0};
-    case IcmpError::What::kNoHost:
-      return {kUnreachable, 1};
-    case IcmpError::What::kNoPort:
-      return {kUnreachable, 3};
-    case IcmpError::What::kProhibited:
-      return {kUnreachable, 13};
-  }
-  return {kUnreachable, 0};
-}
-
-TypeAndCode OfV6(IcmpError::What what) {
-  constexpr uint8_t kUnreachable = 1;
-  switch (what) {
-    case IcmpError::What::kTooBig:
-      return {2, 0};
-    case IcmpError::What::kNoNetwork:
-      return {kUnreachable, 0};
-    case IcmpError::What::kNoHost:
-      return {kUnreachable, 3};
-    case IcmpError::What::kNoPort:
-      return {kUnreachable, 4};
-    case IcmpError::What::kProhibited:
-      return {kUnreachable, 1};
-  }
-  return {kUnreachable, 0};
-}
+constexpr struct {
+  TypeAndCode v4, v6;
+} kErrors[] = {
+    {{3, 4}, {2, 0}},   // kTooBig
+    {{3, 0}, {1, 0}},   // kNoNetwork
+    {{3, 1}, {1, 3}},   // kNoHost
+    {{3, 3}, {1, 4}},   // kNoPort
+    {{3, 13}, {1, 1}},  // kProhibited
+};
 
 size_t WriteV4(Bytes quoted, IcmpError error, uint8_t* to) {
   const size_t bytes = 28 + quoted.size();
@@ -76,7 +51,7 @@ size_t WriteV4(Bytes quoted, IcmpError error, uint8_t* to) {
   std::memcpy(to + 12, &quoted[16], 4);
   std::memcpy(to + 16, &quoted[12], 4);
   SetIpv4HeaderChecksum(to);
-  const TypeAndCode is = OfV4(error.what);
+  const TypeAndCode is = kErrors[static_cast<size_t>(error.what)].v4;
   to[20] = is.type;
   to[21] = is.code;
   StoreBe16(to + 26, error.mtu);
@@ -94,7 +69,7 @@ size_t WriteV6(Bytes quoted, IcmpError error, uint8_t* to) {
   to[7] = 64;
   std::memcpy(to + 8, &quoted[24], 16);
   std::memcpy(to + 24, &quoted[8], 16);
-  const TypeAndCode is = OfV6(error.what);
+  const TypeAndCode is = kErrors[static_cast<size_t>(error.what)].v6;
   to[40] = is.type;
   to[41] = is.code;
   StoreBe32(to + 44, error.mtu);

@@ -6,8 +6,6 @@
 
 namespace braid {
 
-inline constexpr size_t kMaxTcpResetBytes = 60;
-
 // What a segment gets where it has no business, from its destination to its source. Returns the
 // bytes written to `to`; 0 for what gets none: a reset, or what is no whole TCP segment.
 size_t WriteTcpReset(Bytes packet, const InnerPacket& inner, MutableBytes to);

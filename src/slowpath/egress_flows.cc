@@ -1,6 +1,5 @@
 #include "slowpath/egress_flows.h"
 
-#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -15,10 +14,10 @@ constexpr auto kSayAgainAfter = std::chrono::milliseconds(1);
 
 EgressFlows::EgressFlows(boost::asio::io_context& io, const EgressNetwork& network,
                          int max_sessions, std::vector<WorkerMailbox*> mailboxes)
-    : io_(io),
-      network_(network),
-      max_sessions_(max_sessions),
+    : network_(network),
       mailboxes_(std::move(mailboxes)),
+      sessions_per_worker_((static_cast<size_t>(max_sessions) + mailboxes_.size() - 1) /
+                           mailboxes_.size()),
       dialer_(io, kDialTimeout),
       say_again_(io) {}
 
@@ -31,7 +30,7 @@ absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(
     TcpRelay::Options options;
     options.index = static_cast<int>(worker);
     options.device = device;
-    options.max_flows = 2 * max_sessions;  // of both families
+    options.max_flows = 2 * static_cast<int>(flows->sessions_per_worker_);  // of both families
     for (const EgressNeighbours* of : {&network.v4, &network.v6}) {
       if (!of->is_set()) continue;
       options.listen.push_back(of->listener);
@@ -59,7 +58,7 @@ std::vector<EgressOptions> EgressFlows::WorkerOptions() const {
     of.v6 = network_.v6;
     of.v4.listener_port = relay->PortOf(IpAddress::Family::kV4);
     of.v6.listener_port = relay->PortOf(IpAddress::Family::kV6);
-    of.max_sessions = static_cast<size_t>(max_sessions_);
+    of.max_sessions = sessions_per_worker_;
   }
   return options;
 }

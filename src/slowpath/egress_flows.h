@@ -60,10 +60,9 @@ class EgressFlows {
   void SayAgain();
   TcpRelay& RelayOf(const TcpFlowId& flow) { return *relays_[flow.worker]; }
 
-  boost::asio::io_context& io_;
-  EgressNetwork network_;
-  const int max_sessions_;
+  const EgressNetwork network_;
   const std::vector<WorkerMailbox*> mailboxes_;
+  const size_t sessions_per_worker_;  // of each family
   std::vector<std::unique_ptr<TcpRelay>> relays_;
   TcpDialer dialer_;
   std::deque<TcpVerdict> unsaid_;  // where a mailbox was full

@@ -112,4 +112,9 @@ absl::Status HostFiles::Write(const std::string& path, const std::string& value)
   return absl::ErrnoToStatus(written < 0 ? errno : ENOSPC, path);
 }
 
+bool MayHaveIpv6(const std::string& device) {
+  return HostFiles().Read("/proc/sys/net/ipv6/conf/" + device + "/disable_ipv6").value_or("1") ==
+         "0";
+}
+
 }  // namespace braid

@@ -42,4 +42,7 @@ class HostFiles {
   std::string root_;
 };
 
+// Whether the device of this network namespace may have IPv6 addresses.
+bool MayHaveIpv6(const std::string& device);
+
 }  // namespace braid

@@ -64,11 +64,10 @@ absl::Status HostNetwork::Follow(const NetSnapshot& network, const Tunnel& tunne
   if (draws_traffic && table_ == 0) {
     if (absl::Status status = ChooseTable(); !status.ok()) return status;
   }
-  const auto v6_is_off = HostFiles().Read(OfDevice("ipv6", wanted.device, "disable_ipv6"));
   const NetworkPlanInput input{.config = config_,
                                .network = network,
                                .table = table_,
-                               .has_v6 = v6_is_off.value_or("1") == "0",
+                               .has_v6 = MayHaveIpv6(wanted.device),
                                .draws_traffic = draws_traffic,
                                .guard = Guard(network)};
   const std::vector<HostChange> plan = PlanNetwork(input);

@@ -226,9 +226,7 @@ absl::Status Tunnel::SteerByLanes(int lanes) {
 absl::Status Tunnel::OpenEgress() {
   if (!config_.proxy) return absl::OkStatus();
   const std::string& device = config_.network.device;
-  const auto v6_is_off =
-      HostFiles().Read("/proc/sys/net/ipv6/conf/" + device + "/disable_ipv6").value_or("1");
-  const auto network = ChooseEgressNetwork(network_->network(), v6_is_off == "0");
+  const auto network = ChooseEgressNetwork(network_->network(), MayHaveIpv6(device));
   if (!network.ok()) return network.status();
   if (absl::Status status = AddInnerAddresses(device, network->addresses); !status.ok()) {
     return status;

@@ -287,18 +287,6 @@ uint64_t WorkerGroup::HandedOver() const {
   return packets;
 }
 
-WorkerGroup::EgressTotals WorkerGroup::EgressOf() const {
-  EgressTotals totals;
-  for (const auto& worker : workers_) {
-    if (worker->egress() == nullptr) continue;
-    const Egress::Totals& of = worker->egress()->totals();
-    totals.tcp_sessions += of.tcp_sessions.load(std::memory_order_relaxed);
-    totals.tcp_begun += of.tcp_begun.Get();
-    totals.tcp_refused += of.tcp_refused.Get();
-  }
-  return totals;
-}
-
 bool WorkerGroup::SegmentationRefused() const {
   return std::any_of(workers_.begin(), workers_.end(), [](const auto& worker) {
     return worker->state().segmentation_refused.load(std::memory_order_relaxed);

@@ -92,11 +92,6 @@ class WorkerGroup {
   ShaperTotals ReceiveShaperOf(PeerSlot peer) const;
   uint64_t Drops(Drop reason) const;
   uint64_t HandedOver() const;
-  // Of what leaves past the tunnel.
-  struct EgressTotals {
-    uint64_t tcp_sessions = 0, tcp_begun = 0, tcp_refused = 0;
-  };
-  EgressTotals EgressOf() const;
   bool SegmentationRefused() const;
 
   int workers() const { return static_cast<int>(mailboxes_.size()); }

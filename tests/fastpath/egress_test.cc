@@ -19,11 +19,11 @@ constexpr uint16_t kListenerPort = 4000;
 
 IpAddress Address(const char* text) { return *IpAddress::Parse(text); }
 
-EgressOptions Options() {
+EgressOptions Options(int workers = 1) {
   EgressOptions options;
   options.v4 = {Address("169.254.96.1"), Address("169.254.96.2"), kListenerPort};
   options.v6 = {Address("fd62:7261:6964:96::1"), Address("fd62:7261:6964:96::2"), kListenerPort};
-  options.max_sessions = 200;
+  options.max_sessions = 200 / static_cast<size_t>(workers);
   return options;
 }
 
@@ -47,7 +47,8 @@ uint8_t FlagsOf(const Buffer& packet) {
 
 class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
  protected:
-  EgressTest() : rig_({.workers = std::get<1>(GetParam()), .egress = Options()}) {
+  EgressTest()
+      : rig_({.workers = std::get<1>(GetParam()), .egress = Options(std::get<1>(GetParam()))}) {
     rig_.SetUpPeer();
   }
   ~EgressTest() override { rig_.Stop(); }
@@ -56,9 +57,10 @@ class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
   size_t workers() const { return rig_.workers.size(); }
 
   void Rules(std::vector<EgressRule> rules) {
-    rules_ = std::make_unique<EgressRules>(std::move(rules));
-    rig_.Tell({.type = Command::Type::kSetEgress, .egress_rules = rules_.get()});
+    auto next = std::make_unique<EgressRules>(std::move(rules));
+    rig_.Tell({.type = Command::Type::kSetEgress, .egress_rules = next.get()});
     ASSERT_TRUE(rig_.AwaitCommands());
+    rules_ = std::move(next);
   }
   // Ports from 1000 on.
   void EverythingLeaves(EgressAction::To to = EgressAction::To::kDirect) {
@@ -223,8 +225,8 @@ TEST_P(EgressTest, AFlowThatIsOverIsStillKnownForAWhile) {
   IntoTun(BuildPacket(Spec(20000, testing::kFin | testing::kAck)));
   ASSERT_TRUE(rig_.NextFromTun());
   rig_.Say({TcpVerdict::Type::kEnd, flow, {}});
-  ASSERT_TRUE(WorkerRig::Await(
-      [&] { return rig_.workers[flow.worker]->egress()->totals().tcp_sessions == 0; }));
+  ASSERT_TRUE(
+      WorkerRig::Await([&] { return rig_.workers[flow.worker]->egress()->tcp_sessions() == 0; }));
   IntoTun(BuildPacket(Spec(20000, testing::kAck)));
   const auto last = rig_.NextFromTun();
   ASSERT_TRUE(last);
@@ -239,6 +241,20 @@ TEST_P(EgressTest, AFlowThatIsOverIsStillKnownForAWhile) {
   EXPECT_EQ(KeyOf(reset->packet), ToRelay(flow));
   EXPECT_EQ(FlagsOf(reset->packet), testing::kRst);
   EXPECT_EQ(LoadBe32(&reset->packet[(v6() ? 40 : 20) + 4]), 1001u);
+}
+
+TEST_P(EgressTest, AFlowThatBeginsAnewIsDecidedAboutByTheRulesOfNow) {
+  EverythingLeaves();
+  const TcpFlowId flow = Begin(20000);
+  rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  rig_.Say({TcpVerdict::Type::kEnd, flow, {}});
+  EverythingLeaves(EgressAction::To::kBlock);
+  IntoTun(Syn(20000));
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(KeyOf(reset->packet), KeyOf(Syn(20000)).Reversed());
+  EXPECT_EQ(rig_.Drops(Drop::egress_blocked), 1u);
 }
 
 TEST_P(EgressTest, WhenThereIsNoRoomNewFlowsAreRefusedAndOthersUnharmed) {
