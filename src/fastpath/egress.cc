@@ -86,6 +86,7 @@ void Egress::HeldSyn::Hold(const Segmenter& segmenter) {
 Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& options)
     : state_(state),
       answers_(answers),
+      shortcuts_(options.shortcuts),
       v4_(options.v4, options, state.options),
       v6_(options.v6, options, state.options),
       known_(kKnownFlows),
@@ -154,6 +155,7 @@ bool Egress::ComesBack(PacketPtr& packet, const Segmenter& segmenter, const Flow
   if (place == kNowhere) {
     state_.drops.Count(Drop::egress_no_flow, segmenter.segments());
   } else {
+    CountTurned(of, place);
     TurnRound(std::move(packet), segmenter, of.tcp[place].flow.Reversed());
   }
   return true;
@@ -228,7 +230,26 @@ void Egress::OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmen
     session.initiator_ended = true;
     session.next_sequence = TcpSequenceEnd(segmenter.packet(), segmenter.inner());
   }
+  CountTurned(of, place);
   TurnRound(std::move(packet), segmenter, ToRelay(of, place));
+}
+
+// A flow that lasts is worth two calls of the kernel; a short one is not.
+void Egress::CountTurned(Sessions& of, Place place) {
+  TcpSessions::Session& session = of.tcp[place];
+  if (shortcuts_ == nullptr || session.state != TcpSessions::State::kOpen) return;
+  if (session.turned > kTurnedBeforeShortcut) return;
+  if (++session.turned <= kTurnedBeforeShortcut) return;
+  const FlowKey to_relay = ToRelay(of, place);
+  session.has_shortcut = shortcuts_->Add(session.flow, to_relay);
+  if (session.has_shortcut) shortcuts_->Add(to_relay.Reversed(), session.flow.Reversed());
+}
+
+void Egress::RemoveShortcut(Sessions& of, Place place) {
+  TcpSessions::Session& session = of.tcp[place];
+  if (!std::exchange(session.has_shortcut, false)) return;
+  shortcuts_->Remove(session.flow);
+  shortcuts_->Remove(ToRelay(of, place).Reversed());
 }
 
 FlowKey Egress::ToRelay(const Sessions& of, Place place) const {
@@ -290,6 +311,7 @@ void Egress::OnVerdict(const TcpVerdict& verdict) {
   } else if (pending) {
     Refuse(of, verdict);
   } else if (known && session.state == TcpSessions::State::kOpen) {
+    RemoveShortcut(of, place);
     of.tcp.End(place, state_.now_ns);
   }
   CountSessions();

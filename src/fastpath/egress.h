@@ -6,7 +6,8 @@
 //   application ◄─ D:d → S:s ─── TUN ◄── here ◄── L:l → N:p ─── TUN ◄── the kernel's TCP, the relay
 //
 // N is a made-up neighbour of the device, one for each worker, and p the flow's own port there; L:l
-// is where the worker's relay listens. Super-packets are turned round whole, checksums patched.
+// is where the worker's relay listens. Super-packets are turned round whole, checksums patched. Of
+// flows that last the kernel does this by itself (flow_shortcuts.h).
 //
 // A flow's SYN is held until the slow path has said whether it gets there, so that its initiator
 // sees what it would see without this: a connection, a reset, an ICMP error, or nothing.
@@ -20,6 +21,7 @@
 
 #include "base/counters.h"
 #include "fastpath/egress_options.h"
+#include "fastpath/flow_shortcuts.h"
 #include "fastpath/segmenter.h"
 #include "fastpath/tcp_sessions.h"
 #include "fastpath/tun_answers.h"
@@ -58,6 +60,7 @@ class Egress {
   static constexpr size_t kMaxSynBytes = 120;
   static constexpr uint16_t kMaxHeldSyns = 4096;
   static constexpr uint16_t kNoSyn = UINT16_MAX;
+  static constexpr uint8_t kTurnedBeforeShortcut = 16;
   static constexpr size_t kKnownFlows = 8192;  // decisions that are remembered; a power of two
 
   // Of one address family.
@@ -101,6 +104,8 @@ class Egress {
   void TurnRound(PacketPtr packet, const Segmenter& segmenter, const FlowKey& to);
   Turned& NextTurned();
   void Write(Turned& turned, MutableBytes from_tun);
+  void CountTurned(Sessions& of, Place place);
+  void RemoveShortcut(Sessions& of, Place place);
   void Open(Sessions& of, Place place);
   void Refuse(Sessions& of, const TcpVerdict& verdict);
   FlowKey ToRelay(const Sessions& of, Place place) const;
@@ -110,6 +115,7 @@ class Egress {
 
   WorkerState& state_;
   TunAnswers& answers_;
+  FlowShortcuts* const shortcuts_;
   Sessions v4_;
   Sessions v6_;
   const EgressRules* rules_ = nullptr;

@@ -9,6 +9,8 @@
 
 namespace braid {
 
+class FlowShortcuts;
+
 // Of one address family. The listener and the neighbours are in one network of the device's own.
 struct EgressNeighbours {
   IpAddress listener;          // unset: no flows of this family
@@ -36,6 +38,7 @@ struct EgressOptions {
   EgressNeighbours v4;
   EgressNeighbours v6;
   size_t max_sessions = 20'000;  // of each family, of this worker
+  FlowShortcuts* shortcuts = nullptr;  // outlives the worker; nullptr: there are none
 };
 
 // A TCP flow past the tunnel, as its worker knows it.

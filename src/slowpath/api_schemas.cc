@@ -61,9 +61,13 @@ constexpr std::string_view kSchemas = R"json({
   "EgressStatus": {
     "type": "object",
     "description": "What leaves past the tunnel, where any rule may say so",
-    "required": ["rules", "tcp"],
+    "required": ["rules", "shortcuts", "tcp"],
     "properties": {
       "rules": {"type": "integer", "minimum": 0},
+      "shortcuts": {
+        "type": "boolean",
+        "description": "Whether the kernel turns round packets of lasting TCP flows by itself"
+      },
       "tcp": {
         "type": "object",
         "description": "Flows that are there, that wait to be connected, and what became of all",

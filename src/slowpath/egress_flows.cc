@@ -23,9 +23,11 @@ EgressFlows::EgressFlows(boost::asio::io_context& io, const EgressNetwork& netwo
 
 absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(
     boost::asio::io_context& io, const EgressNetwork& network, const std::string& device,
-    int max_sessions, std::vector<WorkerMailbox*> mailboxes) {
+    int max_sessions, std::unique_ptr<FlowShortcuts> shortcuts,
+    std::vector<WorkerMailbox*> mailboxes) {
   std::unique_ptr<EgressFlows> flows(
       new EgressFlows(io, network, max_sessions, std::move(mailboxes)));
+  flows->shortcuts_ = std::move(shortcuts);
   for (size_t worker = 0; worker < flows->mailboxes_.size(); ++worker) {
     TcpRelay::Options options;
     options.index = static_cast<int>(worker);
@@ -59,6 +61,7 @@ std::vector<EgressOptions> EgressFlows::WorkerOptions() const {
     of.v4.listener_port = relay->PortOf(IpAddress::Family::kV4);
     of.v6.listener_port = relay->PortOf(IpAddress::Family::kV6);
     of.max_sessions = sessions_per_worker_;
+    of.shortcuts = shortcuts_.get();
   }
   return options;
 }

@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "egress/tcp_relay.h"
+#include "fastpath/flow_shortcuts.h"
 #include "fastpath/mailbox.h"
 #include "slowpath/egress_network.h"
 #include "slowpath/tcp_dialer.h"
@@ -24,10 +25,12 @@ namespace braid {
 class EgressFlows {
  public:
   // The addresses of `network` are the device's already. `mailboxes`: of the workers, by index.
+  // `shortcuts`: nullptr where there are none.
   static absl::StatusOr<std::unique_ptr<EgressFlows>> Open(boost::asio::io_context& io,
                                                            const EgressNetwork& network,
                                                            const std::string& device,
                                                            int max_sessions,
+                                                           std::unique_ptr<FlowShortcuts> shortcuts,
                                                            std::vector<WorkerMailbox*> mailboxes);
   ~EgressFlows();
 
@@ -48,6 +51,7 @@ class EgressFlows {
     uint64_t up_bytes = 0, down_bytes = 0, reset = 0;
   };
   Totals totals() const;
+  bool has_shortcuts() const { return shortcuts_ != nullptr; }
 
  private:
   EgressFlows(boost::asio::io_context& io, const EgressNetwork& network, int max_sessions,
@@ -61,6 +65,7 @@ class EgressFlows {
   TcpRelay& RelayOf(const TcpFlowId& flow) { return *relays_[flow.worker]; }
 
   const EgressNetwork network_;
+  std::unique_ptr<FlowShortcuts> shortcuts_;
   const std::vector<WorkerMailbox*> mailboxes_;
   const size_t sessions_per_worker_;  // of each family
   std::vector<std::unique_ptr<TcpRelay>> relays_;

@@ -147,6 +147,7 @@ Json DescribeEgress(const StatusSources& sources) {
   tcp["rx_bytes"] = totals.down_bytes;
   Json json;
   json["rules"] = sources.config.proxy->rules.size();
+  json["shortcuts"] = sources.egress->has_shortcuts();
   json["tcp"] = std::move(tcp);
   return json;
 }

@@ -231,8 +231,15 @@ absl::Status Tunnel::OpenEgress() {
   if (absl::Status status = AddInnerAddresses(device, network->addresses); !status.ok()) {
     return status;
   }
-  auto egress =
-      EgressFlows::Open(io_, *network, device, config_.proxy->tcp_sessions, workers_.mailboxes());
+  const int sessions = config_.proxy->tcp_sessions;
+  auto shortcuts = AttachFlowShortcuts(device, static_cast<size_t>(sessions));
+  if (!shortcuts.ok()) {
+    Warn(absl::StrCat(shortcuts.status().message(),
+                      ": TCP flows past the tunnel go through the workers, which is slower"));
+    shortcuts = nullptr;
+  }
+  auto egress = EgressFlows::Open(io_, *network, device, sessions, *std::move(shortcuts),
+                                  workers_.mailboxes());
   if (!egress.ok()) return egress.status();
   egress_ = *std::move(egress);
   return absl::OkStatus();

@@ -142,6 +142,32 @@ class Egress(Machines):
             thread.join()
         self.assertEqual(wrong, [])
 
+    def sent_by_device_bytes(self):
+        return int(self.client_ns.run(
+            "cat", "/sys/class/net/braid0/statistics/tx_bytes").stdout)
+
+    def test_the_kernel_turns_lasting_flows_round_by_itself(self):
+        self.start_with([direct()])
+        self.echo()
+        self.assertTrue(self.client.status()["egress"]["shortcuts"])
+        for family in (4, 6):
+            data = os.urandom(20_000_000)
+            before = self.sent_by_device_bytes()
+            self.assertEqual(echoed(self.client_ns, FAR[family], data), data + b"bye")
+            # Beginning and end came to the worker, and the most of it did not.
+            self.assertLess(self.sent_by_device_bytes() - before, 5_000_000)
+
+    def test_without_bpf_the_workers_do_it(self):
+        self.set_up(client={"proxy": {"rules": [direct()]}})
+        self.client.wrap += ["setpriv", "--bounding-set", "-bpf,-sys_admin",
+                             "--inh-caps", "-bpf,-sys_admin"]
+        self.tunnel.start()
+        self.eventually_seen_as(self.client_ns, FAR[4], DIRECT[4])
+        self.echo()
+        self.assertFalse(self.client.status()["egress"]["shortcuts"])
+        data = os.urandom(20_000_000)
+        self.assertEqual(echoed(self.client_ns, FAR[4], data), data + b"bye")
+
     def test_hosts_behind_the_gateway(self):
         self.start_with([direct()], network={
             "routes": {"default": True}, "nat": [{"source": "10.50.1.0/24", "out": "braid0"}]})

@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <mutex>
+
+#include "absl/container/flat_hash_map.h"
 #include "fastpath/readdress.h"
 #include "support/worker_rig.h"
 
@@ -19,8 +23,34 @@ constexpr uint16_t kListenerPort = 4000;
 
 IpAddress Address(const char* text) { return *IpAddress::Parse(text); }
 
-EgressOptions Options(int workers = 1) {
+// As the kernel would have them.
+class FakeShortcuts final : public FlowShortcuts {
+ public:
+  bool Add(const FlowKey& from, const FlowKey& to) override {
+    const std::lock_guard lock(mutex_);
+    if (is_full) return false;
+    added_[from] = to;
+    return true;
+  }
+  void Remove(const FlowKey& from) override {
+    const std::lock_guard lock(mutex_);
+    added_.erase(from);
+  }
+  absl::flat_hash_map<FlowKey, FlowKey> added() const {
+    const std::lock_guard lock(mutex_);
+    return added_;
+  }
+
+  std::atomic<bool> is_full{false};
+
+ private:
+  mutable std::mutex mutex_;
+  absl::flat_hash_map<FlowKey, FlowKey> added_;
+};
+
+EgressOptions Options(int workers = 1, FlowShortcuts* shortcuts = nullptr) {
   EgressOptions options;
+  options.shortcuts = shortcuts;
   options.v4 = {Address("169.254.96.1"), Address("169.254.96.2"), kListenerPort};
   options.v6 = {Address("fd62:7261:6964:96::1"), Address("fd62:7261:6964:96::2"), kListenerPort};
   options.max_sessions = 200 / static_cast<size_t>(workers);
@@ -48,7 +78,8 @@ uint8_t FlagsOf(const Buffer& packet) {
 class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
  protected:
   EgressTest()
-      : rig_({.workers = std::get<1>(GetParam()), .egress = Options(std::get<1>(GetParam()))}) {
+      : rig_({.workers = std::get<1>(GetParam()),
+              .egress = Options(std::get<1>(GetParam()), &shortcuts_)}) {
     rig_.SetUpPeer();
   }
   ~EgressTest() override { rig_.Stop(); }
@@ -102,6 +133,7 @@ class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
   }
 
   const EgressOptions options_ = Options();
+  FakeShortcuts shortcuts_;
   std::unique_ptr<EgressRules> rules_;
   WorkerRig rig_;
 };
@@ -151,6 +183,39 @@ TEST_P(EgressTest, AFlowIsHeldAndThenTurnedRoundBothWays) {
     testing::FinishPartial(data, on->packet);
     EXPECT_TRUE(IsSound(on->packet));
   }
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+TEST_P(EgressTest, AFlowThatLastsIsLeftToTheKernelUntilItEnds) {
+  EverythingLeaves();
+  const auto lasts = [&](uint16_t port, int segments) {
+    const TcpFlowId flow = Begin(port);
+    rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+    EXPECT_TRUE(rig_.NextFromTun());
+    for (int i = 0; i < segments; ++i) {
+      IntoTun(BuildPacket(Spec(port, testing::kAck, 10)));
+      EXPECT_TRUE(rig_.NextFromTun());
+    }
+    return flow;
+  };
+  lasts(20000, 3);
+  EXPECT_TRUE(shortcuts_.added().empty()) << "a short one is not worth it";
+  shortcuts_.is_full = true;
+  lasts(20001, 40);
+  EXPECT_TRUE(shortcuts_.added().empty());
+  shortcuts_.is_full = false;
+  const TcpFlowId flow = lasts(20002, 40);
+  const FlowKey key = KeyOf(Syn(20002));
+  const absl::flat_hash_map<FlowKey, FlowKey> both_ways = {
+      {key, ToRelay(flow)}, {ToRelay(flow).Reversed(), key.Reversed()}};
+  EXPECT_EQ(shortcuts_.added(), both_ways);
+  // What still comes this way goes on as before.
+  IntoTun(BuildPacket(Spec(20002, testing::kAck | testing::kFin)));
+  const auto end = rig_.NextFromTun();
+  ASSERT_TRUE(end);
+  EXPECT_EQ(KeyOf(end->packet), ToRelay(flow));
+  rig_.Say({TcpVerdict::Type::kEnd, flow, {}});
+  EXPECT_TRUE(WorkerRig::Await([&] { return shortcuts_.added().empty(); }));
   EXPECT_EQ(rig_.AllDrops(), 0u);
 }
 
