@@ -45,6 +45,10 @@ std::optional<IpAddress> IpAddress::Parse(std::string_view text) {
 
 bool IpAddress::is_unspecified() const { return is_set() && bytes == decltype(bytes){}; }
 
+bool IpAddress::is_multicast() const {
+  return is_v4() ? (bytes[0] & 0xf0) == 0xe0 : is_v6() && bytes[0] == 0xff;
+}
+
 bool IpAddress::is_loopback() const {
   if (is_v4()) return bytes[0] == 127;
   decltype(bytes) one{};

@@ -32,6 +32,7 @@ struct IpAddress {
   bool is_set() const { return family != Family::kNone; }
   bool is_unspecified() const;  // 0.0.0.0 or ::
   bool is_loopback() const;     // of 127.0.0.0/8, or ::1
+  bool is_multicast() const;    // of 224.0.0.0/4, or ff00::/8
   int bits() const { return is_v4() ? 32 : 128; }
   int bytes_used() const { return bits() / 8; }
   int socket_family() const { return is_v4() ? AF_INET : AF_INET6; }

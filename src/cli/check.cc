@@ -15,6 +15,7 @@ int Check(const std::string& file) {
   LoadedConfig loaded = LoadConfig(file, ProcessEnvironment());
   CheckKeyFiles(loaded);
   CheckHttpFiles(loaded);
+  CheckPasswordFiles(loaded);
   for (const Mistake& mistake : loaded.mistakes) {
     std::cerr << DescribeMistake(loaded.file, mistake) << '\n';
   }

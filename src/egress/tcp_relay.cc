@@ -72,6 +72,7 @@ struct TcpRelay::Flow {
   uint32_t tag = 0;     // of its events: those of another flow of this place have another one
   TcpFlowId flow;
   std::array<UniqueFd, 2> ends;
+  std::shared_ptr<void> hold;
   std::array<Direction, 2> from;
   TimeNs begun_ns = 0;
   TimeNs moved_ns = 0;
@@ -132,7 +133,8 @@ void TcpRelay::Start() {
 
 void TcpRelay::Stop() {
   if (!thread_.joinable()) return;
-  while (!Tell({.type = Message::Type::kStop, .flow = {}, .far = {}})) std::this_thread::yield();
+  while (!Tell({.type = Message::Type::kStop, .flow = {}, .far = {}, .hold = {}}))
+    std::this_thread::yield();
   thread_.join();
 }
 
@@ -142,19 +144,21 @@ bool TcpRelay::Tell(Message&& message) {
   return true;
 }
 
-bool TcpRelay::Expect(const TcpFlowId& flow, UniqueFd far) {
-  return Tell({Message::Type::kExpect, flow, std::move(far)});
+bool TcpRelay::Expect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold) {
+  return Tell({Message::Type::kExpect, flow, std::move(far), std::move(hold)});
 }
 
-bool TcpRelay::Connect(const TcpFlowId& flow, UniqueFd far) {
-  return Tell({Message::Type::kConnect, flow, std::move(far)});
+bool TcpRelay::Connect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold) {
+  return Tell({Message::Type::kConnect, flow, std::move(far), std::move(hold)});
 }
 
 bool TcpRelay::Reset(const TcpFlowId& flow) {
-  return Tell({Message::Type::kReset, flow, UniqueFd()});
+  return Tell({.type = Message::Type::kReset, .flow = flow, .far = {}, .hold = {}});
 }
 
-bool TcpRelay::ResetAll() { return Tell({Message::Type::kResetAll, {}, UniqueFd()}); }
+bool TcpRelay::ResetAll() {
+  return Tell({.type = Message::Type::kResetAll, .flow = {}, .far = {}, .hold = {}});
+}
 
 // --- The thread ---
 
@@ -208,6 +212,7 @@ void TcpRelay::Take(Message& message) {
       Flow& flow = flows_[place];
       flow.flow = message.flow;
       flow.ends[kFar] = std::move(message.far);
+      flow.hold = std::move(message.hold);
       by_port_[flow.flow.v6][flow.flow.port] = place;
       break;
     }
@@ -215,6 +220,7 @@ void TcpRelay::Take(Message& message) {
       const uint32_t place = Find(message.flow);
       if (place == kNowhere) break;
       flows_[place].ends[kFar] = std::move(message.far);
+      flows_[place].hold = std::move(message.hold);
       if (flows_[place].is_joined()) Join(place);
       break;
     }

@@ -67,9 +67,9 @@ class TcpRelay {
   // --- From any thread; false when there is no room ---
 
   // The flow's near end is going to be accepted. `far` is connected, or unset: then it comes by
-  // Connect(), and nothing is read until then.
-  bool Expect(const TcpFlowId& flow, UniqueFd far);
-  bool Connect(const TcpFlowId& flow, UniqueFd far);
+  // Connect(), and nothing is read until then. `hold` goes when the flow has ended.
+  bool Expect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold = nullptr);
+  bool Connect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold = nullptr);
   // There is no far end: the near one is reset. Also ends any other flow.
   bool Reset(const TcpFlowId& flow);
   // All of them.
@@ -95,6 +95,7 @@ class TcpRelay {
     Type type = Type::kNone;
     TcpFlowId flow;
     UniqueFd far;
+    std::shared_ptr<void> hold;
   };
 
   explicit TcpRelay(Options options);

@@ -61,7 +61,7 @@ constexpr std::string_view kSchemas = R"json({
   "EgressStatus": {
     "type": "object",
     "description": "What leaves past the tunnel, where any rule may say so",
-    "required": ["rules", "shortcuts", "tcp"],
+    "required": ["rules", "shortcuts", "tcp", "groups"],
     "properties": {
       "rules": {"type": "integer", "minimum": 0},
       "shortcuts": {
@@ -72,7 +72,35 @@ constexpr std::string_view kSchemas = R"json({
         "type": "object",
         "description": "Flows that are there, that wait to be connected, and what became of all",
         "additionalProperties": {"type": "integer", "minimum": 0}
+      },
+      "groups": {
+        "type": "object",
+        "description": "The upstreams of each group, by its name",
+        "additionalProperties": {
+          "type": "array", "items": {"$ref": "#/components/schemas/UpstreamStatus"}
+        }
       }
+    }
+  },
+  "UpstreamStatus": {
+    "type": "object",
+    "required": ["address", "up", "breaker", "weight_now", "open", "begun", "failed"],
+    "properties": {
+      "address": {"type": "string"},
+      "up": {"type": "boolean", "description": "What its last check has found"},
+      "breaker": {"type": "string", "enum": ["closed", "open", "half_open"]},
+      "breaker_opened": {"type": "integer", "minimum": 0},
+      "weight_now": {
+        "type": "number",
+        "description": "Its weight, less for failures and latency; 0 while it is not used"
+      },
+      "open": {"type": "integer", "minimum": 0},
+      "begun": {"type": "integer", "minimum": 0},
+      "failed": {"type": "integer", "minimum": 0},
+      "latency_ms": {"type": "number", "nullable": true},
+      "udp": {"type": "boolean", "nullable": true, "description": "Whether it relays datagrams"},
+      "trouble": {"type": "string"},
+      "pool": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}
     }
   },
   "PeerStatus": {

@@ -509,7 +509,9 @@ Config ConfigReader::Read(const nlohmann::json& tree) {
   CheckHostNetwork(config_, report_);
   if (const auto throttle = root.Find("throttle")) ReadThrottle(*throttle, config_.throttle);
   CheckThrottle(config_, report_);
-  if (const auto proxy = root.Find("proxy")) ReadProxy(*proxy, config_.proxy.emplace());
+  if (const auto proxy = root.Find("proxy")) {
+    ReadProxy(*proxy, folder_, config_.proxy.emplace());
+  }
   ReadControl(root.Sub("control", {"socket", "http"}), folder_, report_, config_.control);
   ReadPerformance(
       root.Sub("performance", {"workers", "io", "aead", "offloads", "pin", "measure_port"}));

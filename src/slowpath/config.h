@@ -19,6 +19,8 @@
 #include "base/limits.h"
 #include "base/token_bucket.h"
 #include "bonding/bond_options.h"
+#include "egress/upstream_choice.h"
+#include "egress/warm_pool.h"
 #include "fastpath/aead.h"
 #include "fastpath/class_rules.h"
 #include "fastpath/egress_rules.h"
@@ -185,10 +187,43 @@ struct ThrottleConfig {
   bool operator==(const ThrottleConfig&) const = default;
 };
 
+// A SOCKS5 server.
+struct UpstreamConfig {
+  HostPort address;
+  int weight = 1;
+  std::string username;       // empty: none is told
+  std::string password_file;  // absolute; with a username only
+
+  bool operator==(const UpstreamConfig&) const = default;
+};
+
+// How an upstream is found to work: it is reached and greeted, and where there is something to
+// connect to, that has to work as well.
+struct UpstreamHealthConfig {
+  int every_s = 30;
+  int timeout_s = 5;
+  std::optional<HostPort> connect;
+
+  bool operator==(const UpstreamHealthConfig&) const = default;
+};
+
+struct UpstreamGroupConfig {
+  std::string name;
+  std::vector<UpstreamConfig> upstreams;
+  UpstreamChoice::Options choice;
+  std::optional<WarmPoolOptions> pool;  // nothing: each flow makes its own connection
+  UpstreamHealthConfig health;
+  bool pipelined = false;  // nothing waits for an answer that can be sent before it
+  bool names = false;      // a flow to an address whose name is known asks for the name
+
+  bool operator==(const UpstreamGroupConfig&) const = default;
+};
+
 // What leaves past the tunnel, of what enters its device.
 struct ProxyConfig {
   std::vector<EgressRule> rules;  // the first that fits counts
-  int tcp_sessions = 20'000;      // at once, of each address family
+  std::vector<UpstreamGroupConfig> groups;
+  int tcp_sessions = 20'000;  // at once, of each address family
 
   bool operator==(const ProxyConfig&) const = default;
 };
@@ -244,6 +279,7 @@ struct LoadedConfig {
   std::vector<Mistake> warnings;
   std::vector<KeyFileUse> key_files;  // also when there are mistakes elsewhere
   std::vector<HttpFileUse> http_files;
+  std::vector<KeyFileUse> password_files;
 };
 
 inline constexpr size_t kMaxConfigBytes = 16 << 20;  // kMaxPeers with a prefix each

@@ -195,7 +195,7 @@ Json ProtocolJson(uint8_t protocol) {
   return protocol == kProtocolUdp ? Json("udp") : Json(protocol);
 }
 
-Json EgressRuleJson(const EgressRule& rule) {
+Json EgressRuleJson(const EgressRule& rule, const std::vector<UpstreamGroupConfig>& groups) {
   constexpr const char* kTo[] = {"tunnel", "direct", "block"};
   Json json;
   Json match = Json::object();
@@ -204,16 +204,53 @@ Json EgressRuleJson(const EgressRule& rule) {
   if (!rule.ports.empty()) match["port"] = PortsJson(rule.ports);
   for (const uint8_t protocol : rule.protocols) match["protocol"].push_back(ProtocolJson(protocol));
   if (!match.empty()) json["match"] = std::move(match);
-  json["to"] = kTo[static_cast<size_t>(rule.action.to)];
+  const bool is_to_group = rule.action.to == EgressAction::To::kGroup;
+  json["to"] = is_to_group ? Json(groups[rule.action.group].name)
+                           : Json(kTo[static_cast<size_t>(rule.action.to)]);
   if (rule.action.silent) json["silent"] = true;
   if (rule.action.early_accept) json["early_accept"] = true;
+  return json;
+}
+
+Json UpstreamGroupJson(const UpstreamGroupConfig& group) {
+  constexpr const char* kStrategies[] = {"round_robin", "least_connections", "weighted"};
+  Json json;
+  json["strategy"] = kStrategies[static_cast<size_t>(group.choice.strategy)];
+  json["upstreams"] = Json::array();
+  for (const UpstreamConfig& upstream : group.upstreams) {
+    Json one = {{"address", DescribeEndpoint(upstream.address)}, {"weight", upstream.weight}};
+    if (!upstream.username.empty()) {
+      one["username"] = upstream.username;
+      one["password_file"] = upstream.password_file;
+    }
+    json["upstreams"].push_back(std::move(one));
+  }
+  if (group.pool) {
+    json["pool"] = {{"initial", group.pool->initial},
+                    {"max", group.pool->max},
+                    {"idle_s", group.pool->idle_ns / kSecondNs},
+                    {"cleanup_s", group.pool->cleanup_ns / kSecondNs}};
+  }
+  json["breaker"] = {{"failures", group.choice.breaker.failures},
+                     {"open_s", group.choice.breaker.open_ns / kSecondNs},
+                     {"trials", group.choice.breaker.trials},
+                     {"successes", group.choice.breaker.successes}};
+  json["health"] = {{"every_s", group.health.every_s}, {"timeout_s", group.health.timeout_s}};
+  if (group.health.connect) json["health"]["connect"] = DescribeEndpoint(*group.health.connect);
+  json["pipelined"] = group.pipelined;
+  json["names"] = group.names;
   return json;
 }
 
 Json ProxyJson(const ProxyConfig& proxy) {
   Json json;
   json["rules"] = Json::array();
-  for (const EgressRule& rule : proxy.rules) json["rules"].push_back(EgressRuleJson(rule));
+  for (const EgressRule& rule : proxy.rules) {
+    json["rules"].push_back(EgressRuleJson(rule, proxy.groups));
+  }
+  for (const UpstreamGroupConfig& group : proxy.groups) {
+    json["groups"][group.name] = UpstreamGroupJson(group);
+  }
   json["tcp_sessions"] = proxy.tcp_sessions;
   return json;
 }

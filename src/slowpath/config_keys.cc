@@ -3,6 +3,7 @@
 #include <string>
 
 #include "slowpath/access_token.h"
+#include "slowpath/config_proxy.h"
 #include "slowpath/key_file.h"
 #include "slowpath/tls_identity.h"
 
@@ -26,6 +27,19 @@ void CheckHttpFiles(LoadedConfig& loaded) {
     if (status.ok()) continue;
     loaded.mistakes.push_back(
         {.pointer = use.pointer, .what = std::string(status.message()), .variable = use.variable});
+  }
+}
+
+void CheckPasswordFiles(LoadedConfig& loaded) {
+  for (const KeyFileUse& use : loaded.password_files) {
+    auto password = ReadPasswordFile(use.path);
+    if (password.ok()) {
+      Wipe(*password);
+      continue;
+    }
+    loaded.mistakes.push_back({.pointer = use.pointer,
+                               .what = std::string(password.status().message()),
+                               .variable = use.variable});
   }
 }
 

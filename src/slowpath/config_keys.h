@@ -1,4 +1,5 @@
-// The files that a configuration names for keys, token and certificate, looked at along with it.
+// The files that a configuration names for keys, tokens, passwords and certificates, looked at
+// along with it.
 #pragma once
 
 #include "slowpath/config.h"
@@ -9,5 +10,7 @@ namespace braid {
 void CheckKeyFiles(LoadedConfig& loaded);
 // The same of the HTTP API: its token, and its certificate and key, which must belong together.
 void CheckHttpFiles(LoadedConfig& loaded);
+// The same of the passwords that upstreams want.
+void CheckPasswordFiles(LoadedConfig& loaded);
 
 }  // namespace braid

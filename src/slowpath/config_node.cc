@@ -101,6 +101,10 @@ void Report::HttpFile(const std::string& pointer, const std::string& path,
   loaded_.http_files.push_back({pointer, origins_.Find(pointer), path, certificate_path});
 }
 
+void Report::PasswordFile(const std::string& pointer, const std::string& path) {
+  loaded_.password_files.push_back({pointer, origins_.Find(pointer), path});
+}
+
 void Node::MustBe(const std::string& what) const {
   Wrong(absl::StrCat("must be ", what, ", but is ", Show(*value_)));
 }

@@ -31,6 +31,7 @@ class Report {
   // `certificate_path` is empty where the file is a token's.
   void HttpFile(const std::string& pointer, const std::string& path,
                 const std::string& certificate_path);
+  void PasswordFile(const std::string& pointer, const std::string& path);
 
  private:
   const Origins& origins_;

@@ -2,10 +2,18 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "slowpath/config_file.h"
 #include "slowpath/config_values.h"
+#include "slowpath/key_file.h"
+#include "slowpath/small_file.h"
 
 namespace braid {
 namespace {
@@ -14,7 +22,16 @@ constexpr size_t kMaxValues = 65'536;  // of one condition
 constexpr uint64_t kMinTcpSessions = 16;
 constexpr uint64_t kMaxTcpSessions = 60'000;
 
+constexpr size_t kMaxGroups = 256;
+constexpr size_t kMaxCredentialBytes = 255;  // RFC 1929
+constexpr uint64_t kMaxWeight = 1000;
+constexpr uint64_t kMaxWarm = 10'000;
+constexpr uint64_t kDayS = 86'400;
+constexpr uint16_t kSocksPort = 1080;
+
 constexpr std::array<std::string_view, 3> kTo = {"tunnel", "direct", "block"};
+constexpr std::array<std::string_view, 3> kStrategies = {"round_robin", "least_connections",
+                                                         "weighted"};
 
 // One value, or a list of several.
 std::vector<Node> ValuesOf(const Node& node) {
@@ -62,41 +79,198 @@ void ReadMatch(const Node& node, EgressRule& to) {
   }
 }
 
-void ReadRule(const Node& node, EgressRule& to) {
+// One of three ways, or a group.
+bool ReadTo(const Node& node, const std::vector<UpstreamGroupConfig>& groups, EgressAction& to) {
+  for (size_t i = 0; i < kTo.size(); ++i) {
+    if (!node.Is(kTo[i])) continue;
+    to.to = static_cast<EgressAction::To>(i);
+    return true;
+  }
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (!node.Is(groups[i].name)) continue;
+    to.to = EgressAction::To::kGroup;
+    to.group = static_cast<uint16_t>(i);
+    return true;
+  }
+  node.Wrong(groups.empty()
+                 ? "must be \"tunnel\", \"direct\", \"block\" or the name of one of \"groups\", "
+                   "of which there are none"
+                 : "must be \"tunnel\", \"direct\", \"block\" or the name of one of \"groups\"");
+  return false;
+}
+
+void ReadRule(const Node& node, const std::vector<UpstreamGroupConfig>& groups, EgressRule& to) {
   const Section rule(node, {"match", "to", "silent", "early_accept"});
   if (!node.value().is_object()) return;
   if (const auto match = rule.Find("match")) ReadMatch(*match, to);
-  const auto where = rule.Need("to", "\"tunnel\", \"direct\" or \"block\"");
-  const auto index = where ? where->OneOf(kTo) : std::nullopt;
-  if (!index) return;
-  to.action.to = static_cast<EgressAction::To>(*index);
+  const auto where = rule.Need("to", "\"tunnel\", \"direct\", \"block\" or the name of a group");
+  if (!where || !ReadTo(*where, groups, to.action)) return;
   rule.Boolean("silent", to.action.silent);
   rule.Boolean("early_accept", to.action.early_accept);
+  const bool relays =
+      to.action.to == EgressAction::To::kDirect || to.action.to == EgressAction::To::kGroup;
   if (to.action.silent && to.action.to != EgressAction::To::kBlock) {
     rule.Wrong("silent", "belongs to a rule with \"to\": \"block\"");
   }
-  if (to.action.to != EgressAction::To::kDirect) {
-    if (to.action.early_accept) {
-      rule.Wrong("early_accept", "belongs to a rule with \"to\": \"direct\"");
-    }
-    return;
+  if (to.action.early_accept && !relays) {
+    rule.Wrong("early_accept", "belongs to a rule to \"direct\" or to a group");
   }
-  if (to.protocols != std::vector<uint8_t>{kProtocolTcp}) {
+  if (relays && to.protocols != std::vector<uint8_t>{kProtocolTcp}) {
     where->Wrong("carries TCP alone: add \"protocol\": \"tcp\" to \"match\"");
+  }
+}
+
+// --- Groups ---
+
+// "HOST", "HOST:PORT"; 1080 is where SOCKS is, if nothing else is said.
+std::optional<HostPort> ReadUpstreamAddress(const Node& node) {
+  const auto text = node.Text();
+  if (!text) return std::nullopt;
+  if (const auto parsed = ParseHostPort(*text)) return parsed;
+  if (const auto address = IpAddress::Parse(*text)) return HostPort{*text, kSocksPort, *address};
+  if (IsHostName(*text)) return HostPort{*text, kSocksPort, {}};
+  node.Wrong("must be an address or a name with a port, such as \"192.0.2.7:1080\"");
+  return std::nullopt;
+}
+
+void ReadUpstream(const Node& node, const std::string& folder, UpstreamConfig& to) {
+  const Section upstream(node, {"address", "weight", "username", "password_file"});
+  if (!node.value().is_object()) return;
+  if (const auto address = upstream.Need("address", "such as \"192.0.2.7:1080\"")) {
+    if (const auto read = ReadUpstreamAddress(*address)) to.address = *read;
+  }
+  upstream.Integer("weight", 1, kMaxWeight, to.weight);
+  upstream.Text("username", to.username);
+  if (to.username.size() > kMaxCredentialBytes) {
+    upstream.Wrong("username", "is longer than the 255 bytes that SOCKS5 has for it");
+  }
+  const auto file = upstream.Find("password_file");
+  if (!to.username.empty() && !file) {
+    return upstream.Wrong("username", "wants a \"password_file\" beside it");
+  }
+  if (!file) return;
+  if (to.username.empty()) return file->Wrong("wants a \"username\" beside it");
+  const auto name = file->Text();
+  if (!name) return;
+  to.password_file = (std::filesystem::path(folder) / *name).lexically_normal().string();
+  node.report().PasswordFile(file->pointer(), to.password_file);
+}
+
+void ReadUpstreams(const Section& group, const std::string& folder, UpstreamGroupConfig& to) {
+  const auto list = group.Need("upstreams", "a list such as [{\"address\": \"192.0.2.7:1080\"}]");
+  if (!list) return;
+  std::unordered_set<std::string> seen;
+  for (const Node& node : list->List(1, UpstreamChoice::kMaxUpstreams)) {
+    UpstreamConfig& upstream = to.upstreams.emplace_back();
+    ReadUpstream(node, folder, upstream);
+    const std::string key =
+        absl::StrCat(upstream.address.host, ":", upstream.address.port, " ", upstream.username);
+    if (!upstream.address.host.empty() && !seen.insert(key).second) {
+      node.Wrong("stands here twice: give one of them the \"weight\" of both");
+    }
+  }
+}
+
+template <typename T>
+void ReadSeconds(const Section& section, std::string_view key, uint64_t max_s, T& to_ns) {
+  uint64_t seconds = to_ns / kSecondNs;
+  section.Integer(key, 1, max_s, seconds);
+  to_ns = seconds * kSecondNs;
+}
+
+void ReadPool(const Node& node, WarmPoolOptions& to) {
+  const Section pool(node, {"initial", "max", "idle_s", "cleanup_s"});
+  if (!node.value().is_object()) return;
+  pool.Integer("initial", 0, kMaxWarm, to.initial);
+  to.max = std::max(to.max, to.initial);
+  pool.Integer("max", 1, kMaxWarm, to.max);
+  if (to.max < to.initial) pool.Wrong("max", "is less than \"initial\"");
+  ReadSeconds(pool, "idle_s", kDayS, to.idle_ns);
+  ReadSeconds(pool, "cleanup_s", kDayS, to.cleanup_ns);
+}
+
+void ReadBreaker(const Node& node, CircuitBreaker::Options& to) {
+  const Section breaker(node, {"failures", "open_s", "trials", "successes"});
+  if (!node.value().is_object()) return;
+  breaker.Integer("failures", 1, 1000, to.failures);
+  ReadSeconds(breaker, "open_s", kDayS, to.open_ns);
+  breaker.Integer("trials", 1, 1000, to.trials);
+  breaker.Integer("successes", 1, 1000, to.successes);
+}
+
+void ReadHealth(const Node& node, UpstreamHealthConfig& to) {
+  const Section health(node, {"every_s", "timeout_s", "connect"});
+  if (!node.value().is_object()) return;
+  health.Integer("every_s", 1, kDayS, to.every_s);
+  health.Integer("timeout_s", 1, 60, to.timeout_s);
+  if (const auto connect = health.Find("connect")) to.connect = ReadHostPort(*connect);
+}
+
+void ReadGroup(const Node& node, const std::string& folder, UpstreamGroupConfig& to) {
+  const Section group(node,
+                      {"strategy", "upstreams", "pool", "breaker", "health", "pipelined", "names"});
+  if (!node.value().is_object()) return;
+  if (std::find(kTo.begin(), kTo.end(), to.name) != kTo.end()) {
+    node.Wrong(absl::StrCat("cannot be named ", to.name, ", which is a way of its own"));
+  }
+  group.Choice("strategy", kStrategies, to.choice.strategy);
+  ReadUpstreams(group, folder, to);
+  if (const auto pool = group.Find("pool")) ReadPool(*pool, to.pool.emplace());
+  if (const auto breaker = group.Find("breaker")) ReadBreaker(*breaker, to.choice.breaker);
+  if (const auto health = group.Find("health")) ReadHealth(*health, to.health);
+  group.Boolean("pipelined", to.pipelined);
+  group.Boolean("names", to.names);
+}
+
+void ReadGroups(const Node& node, const std::string& folder, ProxyConfig& to) {
+  if (!node.value().is_object()) {
+    return node.Wrong(
+        "must be a section such as {\"office\": {\"upstreams\": [{\"address\": "
+        "\"192.0.2.7:1080\"}]}}");
+  }
+  if (node.value().size() > kMaxGroups) return node.Wrong("has too many groups");
+  for (const auto& [name, value] : node.value().items()) {
+    UpstreamGroupConfig& group = to.groups.emplace_back();
+    group.name = name;
+    const Node of(value, absl::StrCat(node.pointer(), "/", PointerStep(name)), node.report());
+    // As the names of peers and paths are.
+    const nlohmann::json name_alone = name;
+    ReadName(Node(name_alone, of.pointer(), of.report()));
+    ReadGroup(of, folder, group);
   }
 }
 
 }  // namespace
 
-void ReadProxy(const Node& node, ProxyConfig& to) {
-  const Section proxy(node, {"rules", "tcp_sessions"});
+absl::StatusOr<std::string> ReadPasswordFile(const std::string& path) {
+  auto password = ReadSmallFile(path, kMaxCredentialBytes + 2, FilePrivacy::kOwnerOnly);
+  if (!password.ok()) {
+    password = InFile(path, password.status());
+    return password;
+  }
+  const size_t last = password->find_last_not_of("\r\n");
+  password->erase(last == password->npos ? 0 : last + 1);
+  const bool is_one_line = password->find_first_of("\r\n") == password->npos;
+  if (!password->empty() && password->size() <= kMaxCredentialBytes && is_one_line) return password;
+  Wipe(*password);
+  password =
+      absl::InvalidArgumentError(absl::StrCat(path, ": does not hold a password, which is 1 to ",
+                                              kMaxCredentialBytes, " bytes on one line"));
+  return password;
+}
+
+void ReadProxy(const Node& node, const std::string& folder, ProxyConfig& to) {
+  const Section proxy(node, {"rules", "groups", "tcp_sessions"});
   if (!node.value().is_object()) return;
   proxy.Integer("tcp_sessions", kMinTcpSessions, kMaxTcpSessions, to.tcp_sessions);
+  if (const auto groups = proxy.Find("groups")) ReadGroups(*groups, folder, to);
   const auto rules = proxy.Need("rules",
                                 "a list such as [{\"match\": {\"port\": 25}, \"to\": "
                                 "\"block\"}]");
   if (!rules) return;
-  for (const Node& rule : rules->List(0, kMaxEgressRules)) ReadRule(rule, to.rules.emplace_back());
+  for (const Node& rule : rules->List(0, kMaxEgressRules)) {
+    ReadRule(rule, to.groups, to.rules.emplace_back());
+  }
 }
 
 }  // namespace braid

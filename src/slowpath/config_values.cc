@@ -20,10 +20,6 @@ constexpr size_t kMaxInterfaceNameBytes = 15;
 constexpr size_t kMaxHostNameBytes = 253;
 constexpr size_t kMaxHostLabelBytes = 63;
 
-bool IsMulticast(const IpAddress& address) {
-  return address.is_v4() ? (address.bytes[0] & 0xf0) == 0xe0 : address.bytes[0] == 0xff;
-}
-
 bool IsBroadcast(const IpAddress& address) {
   return address.is_v4() && std::all_of(address.bytes.begin(), address.bytes.begin() + 4,
                                         [](uint8_t byte) { return byte == 0xff; });
@@ -35,7 +31,7 @@ std::string WhyNotOneMachine(const IpAddress& address) {
     return absl::StrCat("must be written as IPv4: ",
                         IpAddress::V4(address.bytes.data() + 12).ToString());
   }
-  if (IsMulticast(address)) return "must not be a multicast address";
+  if (address.is_multicast()) return "must not be a multicast address";
   if (IsBroadcast(address)) return "must not be the broadcast address";
   return "";
 }

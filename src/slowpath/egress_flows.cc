@@ -1,5 +1,6 @@
 #include "slowpath/egress_flows.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -12,38 +13,35 @@ constexpr auto kSayAgainAfter = std::chrono::milliseconds(1);
 
 }  // namespace
 
-EgressFlows::EgressFlows(boost::asio::io_context& io, const EgressNetwork& network,
-                         int max_sessions, std::vector<WorkerMailbox*> mailboxes)
-    : network_(network),
-      mailboxes_(std::move(mailboxes)),
-      sessions_per_worker_((static_cast<size_t>(max_sessions) + mailboxes_.size() - 1) /
-                           mailboxes_.size()),
+EgressFlows::EgressFlows(boost::asio::io_context& io, EgressFlowsOptions options)
+    : io_(io),
+      options_(std::move(options)),
+      sessions_per_worker_(
+          (static_cast<size_t>(options_.max_sessions) + options_.mailboxes.size() - 1) /
+          options_.mailboxes.size()),
       dialer_(io, kDialTimeout),
       say_again_(io) {}
 
-absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(
-    boost::asio::io_context& io, const EgressNetwork& network, const std::string& device,
-    int max_sessions, std::unique_ptr<FlowShortcuts> shortcuts,
-    std::vector<WorkerMailbox*> mailboxes) {
-  std::unique_ptr<EgressFlows> flows(
-      new EgressFlows(io, network, max_sessions, std::move(mailboxes)));
-  flows->shortcuts_ = std::move(shortcuts);
-  for (size_t worker = 0; worker < flows->mailboxes_.size(); ++worker) {
-    TcpRelay::Options options;
-    options.index = static_cast<int>(worker);
-    options.device = device;
-    options.max_flows = 2 * static_cast<int>(flows->sessions_per_worker_);  // of both families
-    for (const EgressNeighbours* of : {&network.v4, &network.v6}) {
-      if (!of->is_set()) continue;
-      options.listen.push_back(of->listener);
-      options.neighbours.push_back(of->Of(options.index));
+absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(boost::asio::io_context& io,
+                                                               EgressFlowsOptions options) {
+  std::unique_ptr<EgressFlows> flows(new EgressFlows(io, std::move(options)));
+  const EgressFlowsOptions& of = flows->options_;
+  for (size_t worker = 0; worker < of.mailboxes.size(); ++worker) {
+    TcpRelay::Options relay_options;
+    relay_options.index = static_cast<int>(worker);
+    relay_options.device = of.device;
+    relay_options.max_flows = 2 * static_cast<int>(flows->sessions_per_worker_);  // both families
+    for (const EgressNeighbours* neighbours : {&of.network.v4, &of.network.v6}) {
+      if (!neighbours->is_set()) continue;
+      relay_options.listen.push_back(neighbours->listener);
+      relay_options.neighbours.push_back(neighbours->Of(relay_options.index));
     }
-    options.on_end = [mailbox = flows->mailboxes_[worker]](const TcpFlowId& flow) {
+    relay_options.on_end = [mailbox = of.mailboxes[worker]](const TcpFlowId& flow) {
       if (!mailbox->verdicts.TryPush({TcpVerdict::Type::kEnd, flow, {}})) return false;
       mailbox->doorbell.Ring();
       return true;
     };
-    auto relay = TcpRelay::Listen(std::move(options));
+    auto relay = TcpRelay::Listen(std::move(relay_options));
     if (!relay.ok()) return relay.status();
     flows->relays_.push_back(*std::move(relay));
   }
@@ -53,17 +51,17 @@ absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(
 EgressFlows::~EgressFlows() { Close(); }
 
 std::vector<EgressOptions> EgressFlows::WorkerOptions() const {
-  std::vector<EgressOptions> options;
+  std::vector<EgressOptions> all;
   for (const auto& relay : relays_) {
-    EgressOptions& of = options.emplace_back();
-    of.v4 = network_.v4;
-    of.v6 = network_.v6;
+    EgressOptions& of = all.emplace_back();
+    of.v4 = options_.network.v4;
+    of.v6 = options_.network.v6;
     of.v4.listener_port = relay->PortOf(IpAddress::Family::kV4);
     of.v6.listener_port = relay->PortOf(IpAddress::Family::kV6);
     of.max_sessions = sessions_per_worker_;
-    of.shortcuts = shortcuts_.get();
+    of.shortcuts = options_.shortcuts.get();
   }
-  return options;
+  return all;
 }
 
 void EgressFlows::Start() {
@@ -74,6 +72,9 @@ void EgressFlows::Close() {
   closed_ = true;
   say_again_.cancel();
   dialer_.Close();
+  for (const Groups* groups : {&groups_, &retired_}) {
+    for (const auto& group : *groups) group->Close();
+  }
   for (const auto& relay : relays_) relay->Stop();
 }
 
@@ -83,10 +84,72 @@ void EgressFlows::OnEvent(const Event& event) {
   RelayOf(event.tcp).Reset(event.tcp);
 }
 
+absl::StatusOr<EgressFlows::Groups> EgressFlows::OpenGroups(
+    const std::vector<UpstreamGroupConfig>& configs) const {
+  Groups groups;
+  for (const UpstreamGroupConfig& config : configs) {
+    auto opened = UpstreamGroup::Open(io_, config, options_.name_servers, options_.on_news);
+    if (!opened.ok()) return opened.status();
+    const auto same = std::find_if(groups_.begin(), groups_.end(),
+                                   [&](const auto& one) { return one->IsSameAs(**opened); });
+    groups.push_back(same != groups_.end() ? *same : *std::move(opened));
+  }
+  return groups;
+}
+
+std::vector<EgressRule> EgressFlows::SetGroups(Groups groups, std::vector<EgressRule> rules) {
+  const auto has = [](const Groups& among, const std::shared_ptr<UpstreamGroup>& group) {
+    return std::find(among.begin(), among.end(), group) != among.end();
+  };
+  for (const auto& group : groups_) {
+    if (!has(groups, group)) retired_.push_back(group);
+  }
+  for (const auto& group : groups) {
+    if (has(groups_, group)) continue;
+    while (groups_by_number_.contains(++last_group_number_)) {
+    }
+    groups_by_number_[last_group_number_] = group;
+    group->Start();
+  }
+  groups_ = std::move(groups);
+  LetGoOfRetired();
+  for (EgressRule& rule : rules) {
+    if (rule.action.to != EgressAction::To::kGroup) continue;
+    for (const auto& [number, group] : groups_by_number_) {
+      if (group == groups_[rule.action.group]) {
+        rule.action.group = number;
+        break;
+      }
+    }
+  }
+  return rules;
+}
+
+void EgressFlows::LetGoOfRetired() {
+  std::erase_if(retired_, [this](const std::shared_ptr<UpstreamGroup>& group) {
+    if (group->under_way() != 0) return false;
+    group->Close();
+    absl::erase_if(groups_by_number_, [&](const auto& one) { return one.second == group; });
+    return true;
+  });
+}
+
+size_t EgressFlows::under_way() const {
+  size_t all = dialer_.under_way();
+  for (const auto& group : groups_) all += group->under_way();
+  for (const auto& group : retired_) all += group->under_way();
+  return all;
+}
+
 void EgressFlows::Begin(const Event& event) {
   const TcpFlowId flow = event.tcp;
   const Endpoint to{event.flow.destination, event.flow.destination_port, 0};
-  if (dialer_.under_way() >= kMaxUnderWay) {
+  const bool to_group = event.action.to == EgressAction::To::kGroup;
+  if (!retired_.empty()) LetGoOfRetired();
+  const auto group =
+      to_group ? groups_by_number_.find(event.action.group) : groups_by_number_.end();
+  const bool is_gone = to_group && group == groups_by_number_.end();
+  if (is_gone || under_way() >= kMaxUnderWay) {
     ++totals_.refused;
     return Say({TcpVerdict::Type::kRefuse, flow, {}});
   }
@@ -96,16 +159,17 @@ void EgressFlows::Begin(const Event& event) {
     return Say({TcpVerdict::Type::kRefuse, flow, {}});
   }
   if (early) Say({TcpVerdict::Type::kOpen, flow, {}});
-  dialer_.Dial(to,
-               [this, flow, early](Dialed dialed) { OnDialed(flow, early, std::move(dialed)); });
+  auto on_dialed = [this, flow, early](Dialed dialed) { OnDialed(flow, early, std::move(dialed)); };
+  if (!to_group) return dialer_.Dial(to, std::move(on_dialed));
+  group->second->Open({to.address, "", to.port}, std::move(on_dialed));
 }
 
 void EgressFlows::OnDialed(const TcpFlowId& flow, bool early, Dialed dialed) {
   TcpVerdict verdict{dialed.verdict, flow, dialed.error};
   TcpRelay& relay = RelayOf(flow);
   const bool opened = verdict.type == TcpVerdict::Type::kOpen &&
-                      (early ? relay.Connect(flow, std::move(dialed.far))
-                             : relay.Expect(flow, std::move(dialed.far)));
+                      (early ? relay.Connect(flow, std::move(dialed.far), std::move(dialed.hold))
+                             : relay.Expect(flow, std::move(dialed.far), std::move(dialed.hold)));
   if (verdict.type == TcpVerdict::Type::kOpen && !opened) verdict.type = TcpVerdict::Type::kRefuse;
   totals_.opened += opened;
   totals_.refused += verdict.type == TcpVerdict::Type::kRefuse;
@@ -123,7 +187,7 @@ void EgressFlows::Say(const TcpVerdict& verdict) {
 }
 
 bool EgressFlows::TrySay(const TcpVerdict& verdict) {
-  WorkerMailbox& mailbox = *mailboxes_[verdict.flow.worker];
+  WorkerMailbox& mailbox = *options_.mailboxes[verdict.flow.worker];
   if (!mailbox.verdicts.TryPush(TcpVerdict(verdict))) return false;
   mailbox.doorbell.Ring();
   return true;
@@ -140,7 +204,7 @@ void EgressFlows::SayAgain() {
 
 EgressFlows::Totals EgressFlows::totals() const {
   Totals totals = totals_;
-  totals.under_way = dialer_.under_way();
+  totals.under_way = under_way();
   for (const auto& relay : relays_) {
     const TcpRelay::Totals& of = relay->totals();
     totals.flows += of.flows.load(std::memory_order_relaxed);

@@ -9,29 +9,36 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "egress/tcp_relay.h"
 #include "fastpath/flow_shortcuts.h"
 #include "fastpath/mailbox.h"
 #include "slowpath/egress_network.h"
 #include "slowpath/tcp_dialer.h"
+#include "slowpath/upstream_group.h"
 
 namespace braid {
 
+struct EgressFlowsOptions {
+  EgressNetwork network;  // whose addresses are the device's already
+  std::string device;
+  int max_sessions = 0;
+  std::unique_ptr<FlowShortcuts> shortcuts;              // null: there are none
+  std::vector<WorkerMailbox*> mailboxes;                 // of the workers, by index
+  std::function<std::vector<IpAddress>()> name_servers;  // for the names of upstreams
+  UpstreamGroup::OnNews on_news;
+};
+
 class EgressFlows {
  public:
-  // The addresses of `network` are the device's already. `mailboxes`: of the workers, by index.
-  // `shortcuts`: nullptr where there are none.
   static absl::StatusOr<std::unique_ptr<EgressFlows>> Open(boost::asio::io_context& io,
-                                                           const EgressNetwork& network,
-                                                           const std::string& device,
-                                                           int max_sessions,
-                                                           std::unique_ptr<FlowShortcuts> shortcuts,
-                                                           std::vector<WorkerMailbox*> mailboxes);
+                                                           EgressFlowsOptions options);
   ~EgressFlows();
 
   // For the workers, by index.
@@ -40,6 +47,14 @@ class EgressFlows {
   void Start();
   // Both ends of every flow are closed, nothing more is told to workers. Before they are destroyed.
   void Close();
+
+  // The groups of another configuration, to be set in its place; those that are the same stay. An
+  // error when a password cannot be read.
+  using Groups = std::vector<std::shared_ptr<UpstreamGroup>>;
+  absl::StatusOr<Groups> OpenGroups(const std::vector<UpstreamGroupConfig>& configs) const;
+  // What is under way through others is finished. Returns the rules as workers are to have them:
+  // a group's number is never another one's.
+  std::vector<EgressRule> SetGroups(Groups groups, std::vector<EgressRule> rules);
 
   // kTcpBegins, kTcpGone.
   void OnEvent(const Event& event);
@@ -51,25 +66,30 @@ class EgressFlows {
     uint64_t up_bytes = 0, down_bytes = 0, reset = 0;
   };
   Totals totals() const;
-  bool has_shortcuts() const { return shortcuts_ != nullptr; }
+  const Groups& groups() const { return groups_; }
+  bool has_shortcuts() const { return options_.shortcuts != nullptr; }
 
  private:
-  EgressFlows(boost::asio::io_context& io, const EgressNetwork& network, int max_sessions,
-              std::vector<WorkerMailbox*> mailboxes);
+  EgressFlows(boost::asio::io_context& io, EgressFlowsOptions options);
 
   void Begin(const Event& event);
+  size_t under_way() const;
+  void LetGoOfRetired();
   void OnDialed(const TcpFlowId& flow, bool early, Dialed dialed);
   void Say(const TcpVerdict& verdict);
   bool TrySay(const TcpVerdict& verdict);
   void SayAgain();
   TcpRelay& RelayOf(const TcpFlowId& flow) { return *relays_[flow.worker]; }
 
-  const EgressNetwork network_;
-  std::unique_ptr<FlowShortcuts> shortcuts_;
-  const std::vector<WorkerMailbox*> mailboxes_;
+  boost::asio::io_context& io_;
+  const EgressFlowsOptions options_;
   const size_t sessions_per_worker_;  // of each family
   std::vector<std::unique_ptr<TcpRelay>> relays_;
   TcpDialer dialer_;
+  Groups groups_;
+  Groups retired_;  // until nothing is under way through them
+  absl::flat_hash_map<uint16_t, std::shared_ptr<UpstreamGroup>> groups_by_number_;
+  uint16_t last_group_number_ = 0;
   std::deque<TcpVerdict> unsaid_;  // where a mailbox was full
   boost::asio::steady_timer say_again_;
   bool closed_ = false;

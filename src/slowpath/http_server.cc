@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "slowpath/asio_endpoint.h"
 #include "slowpath/http_connection.h"
 #include "slowpath/http_stream.h"
 #include "slowpath/tls_pace.h"
@@ -29,15 +30,6 @@ constexpr int kHttpBacklog = 128;
 constexpr std::chrono::milliseconds kRetryAcceptAfter{100};
 // Who is given a whole network of this length has as many addresses as he likes.
 constexpr int kClientPrefixBits = 64;
-
-tcp::endpoint ToAsio(const Endpoint& endpoint) {
-  tcp::endpoint to;
-  sockaddr_storage address;
-  const socklen_t length = endpoint.To(address);
-  std::memcpy(to.data(), &address, length);
-  to.resize(length);
-  return to;
-}
 
 absl::Status CheckOptions(const HttpServerOptions& options) {
   const IpAddress& address = options.access.address.address;
@@ -120,7 +112,7 @@ class HttpServer::Core : public std::enable_shared_from_this<Core> {
 
 absl::Status HttpServer::Core::Open() {
   const Endpoint& wanted = shared_->options.access.address;
-  const tcp::endpoint at = ToAsio(wanted);
+  const tcp::endpoint at = ToTcpEndpoint(wanted);
   error_code error;
   acceptor_.open(at.protocol(), error);
   if (!error) fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);

@@ -133,6 +133,33 @@ Json DescribeOffloads(const StatusSources& sources) {
   return json;
 }
 
+Json DescribeUpstream(const UpstreamGroup::Figures& figures) {
+  constexpr const char* kBreakers[] = {"closed", "open", "half_open"};
+  using Relays = UpstreamGroup::RelaysDatagrams;
+  Json json;
+  json["address"] = figures.address;
+  json["up"] = figures.choice.up;
+  json["breaker"] = kBreakers[static_cast<size_t>(figures.choice.breaker)];
+  json["breaker_opened"] = figures.choice.breaker_opened;
+  json["weight_now"] = figures.choice.weight_now;
+  json["open"] = figures.choice.open;
+  json["begun"] = figures.choice.begun;
+  json["failed"] = figures.choice.failed;
+  json["latency_ms"] = figures.choice.latency_ns == 0
+                           ? Json()
+                           : Json(static_cast<double>(figures.choice.latency_ns) / 1e6);
+  json["udp"] = figures.relays_datagrams == Relays::kNotKnown
+                    ? Json()
+                    : Json(figures.relays_datagrams == Relays::kYes);
+  if (!figures.trouble.empty()) json["trouble"] = figures.trouble;
+  if (figures.has_pool) {
+    json["pool"] = {{"idle", figures.pool_idle},       {"target", figures.pool_target},
+                    {"taken", figures.pool.taken},     {"empty", figures.pool.empty},
+                    {"expired", figures.pool.expired}, {"stale", figures.pool.stale}};
+  }
+  return json;
+}
+
 Json DescribeEgress(const StatusSources& sources) {
   const EgressFlows::Totals totals = sources.egress->totals();
   Json tcp;
@@ -149,6 +176,12 @@ Json DescribeEgress(const StatusSources& sources) {
   json["rules"] = sources.config.proxy->rules.size();
   json["shortcuts"] = sources.egress->has_shortcuts();
   json["tcp"] = std::move(tcp);
+  json["groups"] = Json::object();
+  for (const auto& group : sources.egress->groups()) {
+    Json& to = json["groups"][group->config().name];
+    to = Json::array();
+    for (const UpstreamGroup::Figures& one : group->figures()) to.push_back(DescribeUpstream(one));
+  }
   return json;
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "io/own_mark.h"
+#include "slowpath/asio_endpoint.h"
 
 namespace braid {
 namespace {
@@ -17,22 +18,11 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-tcp::endpoint ToAsio(const Endpoint& endpoint) {
-  if (endpoint.address.is_v4()) {
-    asio::ip::address_v4::bytes_type bytes;
-    std::copy_n(endpoint.address.bytes.begin(), bytes.size(), bytes.begin());
-    return {asio::ip::address_v4(bytes), endpoint.port};
-  }
-  asio::ip::address_v6::bytes_type bytes;
-  std::copy_n(endpoint.address.bytes.begin(), bytes.size(), bytes.begin());
-  return {asio::ip::address_v6(bytes, endpoint.scope_id), endpoint.port};
-}
-
 }  // namespace
 
 Dialed NotDialed(int error_number) {
   const auto unreachable = [](IcmpError::What error) {
-    return Dialed{{}, TcpVerdict::Type::kUnreachable, error};
+    return Dialed{{}, nullptr, TcpVerdict::Type::kUnreachable, error};
   };
   switch (error_number) {
     case ENETUNREACH:
@@ -47,9 +37,9 @@ Dialed NotDialed(int error_number) {
       return unreachable(IcmpError::What::kProhibited);
     case ETIMEDOUT:
     case ECANCELED:
-      return {{}, TcpVerdict::Type::kForget, {}};
+      return {{}, nullptr, TcpVerdict::Type::kForget, {}};
     default:
-      return {{}, TcpVerdict::Type::kRefuse, {}};
+      return {{}, nullptr, TcpVerdict::Type::kRefuse, {}};
   }
 }
 
@@ -80,7 +70,7 @@ void TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
     return asio::post(io_, [finish, why] { finish(NotDialed(why)); });
   }
   SetOwnMark(fd);
-  const tcp::endpoint remote = ToAsio(to);
+  const tcp::endpoint remote = ToTcpEndpoint(to);
   attempt->socket.assign(remote.protocol(), fd);
   attempt->timer.expires_after(timeout_);
   attempt->timer.async_wait([attempt](const error_code& error) {
@@ -90,7 +80,7 @@ void TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
   attempt->socket.async_connect(remote, [attempt, finish](const error_code& error) {
     if (error) return finish(NotDialed(error.value()));
     error_code released;
-    finish({UniqueFd(attempt->socket.release(released)), TcpVerdict::Type::kOpen, {}});
+    finish({UniqueFd(attempt->socket.release(released)), nullptr, TcpVerdict::Type::kOpen, {}});
   });
 }
 

@@ -17,6 +17,7 @@ namespace braid {
 // What its initiator is to see: a connection, or else a verdict that tells why not.
 struct Dialed {
   UniqueFd far;
+  std::shared_ptr<void> hold;  // goes when the flow ends, on whatever thread; may be null
   TcpVerdict::Type verdict = TcpVerdict::Type::kOpen;
   IcmpError::What error = IcmpError::What::kNoHost;  // of kUnreachable
 };

@@ -238,11 +238,22 @@ absl::Status Tunnel::OpenEgress() {
                       ": TCP flows past the tunnel go through the workers, which is slower"));
     shortcuts = nullptr;
   }
-  auto egress = EgressFlows::Open(io_, *network, device, sessions, *std::move(shortcuts),
-                                  workers_.mailboxes());
+  EgressFlowsOptions options;
+  options.network = *network;
+  options.device = device;
+  options.max_sessions = sessions;
+  options.shortcuts = *std::move(shortcuts);
+  options.mailboxes = workers_.mailboxes();
+  options.name_servers = [this] { return NameServers(); };
+  options.on_news = [this](std::string_view type, const nlohmann::ordered_json& data) {
+    event_log_.Publish(type, data);
+  };
+  auto egress = EgressFlows::Open(io_, std::move(options));
   if (!egress.ok()) return egress.status();
   egress_ = *std::move(egress);
-  return absl::OkStatus();
+  auto groups = egress_->OpenGroups(config_.proxy->groups);
+  if (groups.ok()) egress_groups_ = *std::move(groups);
+  return groups.status();
 }
 
 absl::Status Tunnel::StartWorkers() {
@@ -252,7 +263,7 @@ absl::Status Tunnel::StartWorkers() {
     return status;
   }
   if (egress_) egress_->Start();
-  PublishEgressRules();
+  PublishEgressRules(std::exchange(egress_groups_, {}));
   if (!workers_.fallback_reason().empty()) {
     Warn(workers_.fallback_reason() + ": going on with epoll");
   }
@@ -295,8 +306,10 @@ absl::Status Tunnel::AddPeers() {
   return absl::OkStatus();
 }
 
-void Tunnel::PublishEgressRules() {
-  if (egress_) workers_.SetEgressRules(std::make_shared<EgressRules>(config_.proxy->rules));
+void Tunnel::PublishEgressRules(EgressFlows::Groups groups) {
+  if (!egress_) return;
+  workers_.SetEgressRules(
+      std::make_shared<EgressRules>(egress_->SetGroups(std::move(groups), config_.proxy->rules)));
 }
 
 void Tunnel::PublishRoutes() {
@@ -375,14 +388,18 @@ absl::Status Tunnel::Apply(Config next) {
   if (uplinks_) {
     if (absl::Status status = uplinks_->CheckConfig(next.tunnel); !status.ok()) return status;
   }
+  auto groups = egress_ ? egress_->OpenGroups(next.proxy->groups)
+                        : absl::StatusOr<EgressFlows::Groups>(EgressFlows::Groups());
+  if (!groups.ok()) return groups.status();
   if (absl::Status status = ChangeNetwork(next); !status.ok()) return status;
   const TunnelConfig before = std::exchange(config_.tunnel, std::move(next.tunnel));
   const ThrottleConfig limits_before = std::exchange(config_.throttle, std::move(next.throttle));
   config_.log = std::move(next.log);
-  const bool has_other_rules = config_.proxy != next.proxy;
+  const bool has_other_rules =
+      config_.proxy != next.proxy || (egress_ && *groups != egress_->groups());
   config_.proxy = std::move(next.proxy);
   ForgetWhatWasTold();
-  if (has_other_rules) PublishEgressRules();
+  if (has_other_rules) PublishEgressRules(*std::move(groups));
   if (!peers->empty()) ChangePeers(*peers);
   if (config_.throttle != limits_before || !peers->empty()) {
     throttle_ = ThrottleAfterReload(throttle_, limits_before, config_.throttle, *peers_);

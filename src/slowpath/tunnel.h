@@ -125,7 +125,7 @@ class Tunnel final : private PeerHost {
   void ChangeBond(const TunnelConfig& before);
   void PublishThrottle();
   void PublishRoutes();
-  void PublishEgressRules();
+  void PublishEgressRules(EgressFlows::Groups groups);
 
   // This machine's network around the tunnel.
   void OnNetwork();
@@ -214,6 +214,7 @@ class Tunnel final : private PeerHost {
   DropCounters stray_drops_;
   WorkerGroup workers_;
   std::unique_ptr<EgressFlows> egress_;  // where something may leave past the tunnel
+  EgressFlows::Groups egress_groups_;    // opened, and not set yet
   PathMeters meters_;
   HealthWatch health_;
   std::optional<Peers> peers_;

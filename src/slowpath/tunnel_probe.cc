@@ -209,6 +209,7 @@ TunnelState ProbeTunnel(const std::string& file, const Environment& environment)
   LoadedConfig loaded = LoadConfig(file, environment);
   CheckKeyFiles(loaded);
   CheckHttpFiles(loaded);
+  CheckPasswordFiles(loaded);
   TunnelState state;
   state.file = file;
   state.mistakes = std::move(loaded.mistakes);
