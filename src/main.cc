@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
   braid::AddMetricsCommand(app, exit_code);
   braid::AddTopCommand(app, exit_code);
   braid::AddDoctorCommand(app, exit_code);
+  braid::AddProbeCommand(app, exit_code);
   braid::AddPathCommand(app, exit_code);
   braid::AddModeCommand(app, exit_code);
   braid::AddThrottleCommand(app, exit_code);

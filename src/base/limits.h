@@ -71,6 +71,9 @@ inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch +
 inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
 inline constexpr int kEventSlots = 1024;  // what workers tell the slow path
 inline constexpr int kVerdictSlots = 4096;  // of TCP flows past the tunnel
+// Of UDP packets past the tunnel, for each relay; and of it at least so much for each worker.
+inline constexpr size_t kEgressDatagramBytes = 4 << 20;
+inline constexpr size_t kLeastEgressDatagramBytes = 256 << 10;
 // Initiations being worked on: what the threads for it do in a tenth of a second or two.
 inline constexpr int kMaxHandshakeJobs = 1024;
 // Of a UDP socket, each way. A burst of a whole TUN queue fits; more only adds delay.

@@ -40,8 +40,6 @@ class CircuitBreaker {
 
   // All of the options are at least 1.
   explicit CircuitBreaker(const Options& options) : options_(options) {}
-  // For what comes next: its state stays.
-  void SetOptions(const Options& options) { options_ = options; }
 
   // Whether a connection may be begun.
   bool Allows(TimeNs now_ns) const;

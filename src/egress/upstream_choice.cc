@@ -17,32 +17,11 @@ static_assert((kUpstreamWeightUnit >> kUpstreamMostFailures) * kUpstreamLeastLat
 
 }  // namespace
 
-UpstreamChoice::UpstreamChoice(const Options& options, std::vector<UpstreamOptions> upstreams) {
-  Reset(options, std::move(upstreams));
-}
-
-std::vector<std::optional<size_t>> UpstreamChoice::Reset(const Options& options,
-                                                         std::vector<UpstreamOptions> upstreams) {
-  const std::vector<Upstream> before = std::exchange(upstreams_, {});
-  std::vector<std::optional<size_t>> now_at(before.size());
-  for (UpstreamOptions& one : upstreams) {
-    const auto same = std::find_if(before.begin(), before.end(), [&](const Upstream& upstream) {
-      return upstream.options.key == one.key;
-    });
-    Upstream upstream = same == before.end()
-                            ? Upstream{.options = {}, .breaker = CircuitBreaker(options.breaker)}
-                            : *same;
-    if (same != before.end()) {
-      now_at[static_cast<size_t>(same - before.begin())] = upstreams_.size();
-    }
-    upstream.options = std::move(one);
-    upstream.breaker.SetOptions(options.breaker);
-    upstream.credit = 0;
-    upstreams_.push_back(std::move(upstream));
+UpstreamChoice::UpstreamChoice(const Options& options, const std::vector<int>& weights)
+    : options_(options) {
+  for (const int weight : weights) {
+    upstreams_.push_back({.weight = weight, .breaker = CircuitBreaker(options.breaker)});
   }
-  options_ = options;
-  next_ = 0;
-  return now_at;
 }
 
 std::optional<size_t> UpstreamChoice::Choose(TimeNs now_ns, const Set& tried) {
@@ -159,7 +138,7 @@ DurationNs UpstreamChoice::BestLatency(const Set& of, TimeNs now_ns) const {
 int64_t UpstreamChoice::WeightNow(const Upstream& upstream, DurationNs best_latency_ns,
                                   TimeNs now_ns) {
   const int64_t weight =
-      (upstream.options.weight * kUpstreamWeightUnit) >> RecentFailures(upstream, now_ns);
+      (upstream.weight * kUpstreamWeightUnit) >> RecentFailures(upstream, now_ns);
   const DurationNs latency_ns = Latency(upstream, now_ns);
   // One that is not measured may be as good as the best.
   if (latency_ns == 0) return weight;
@@ -174,18 +153,19 @@ size_t UpstreamChoice::NextInTurn(const Set& among) const {
   return index;
 }
 
-// The new connection counts, too: else an upstream that fails at once, and so has none, would get
-// all flows whatever its weight. Of equals the next in turn.
+// The new connection counts, too: else all that have none open would be equals whatever their
+// weight. Of equals the next in turn.
 size_t UpstreamChoice::LeastLoaded(const Set& among, DurationNs best_latency_ns,
                                    TimeNs now_ns) const {
   std::optional<size_t> least;
-  double least_load = 0;
+  std::pair<bool, double> least_load;  // whether it has failed lately, then its share
   for (size_t step = 0; step < upstreams_.size(); ++step) {
     const size_t index = (next_ + step) % upstreams_.size();
     if (!among[index]) continue;
     const Upstream& upstream = upstreams_[index];
-    const double load = static_cast<double>(upstream.open + 1) /
-                        static_cast<double>(WeightNow(upstream, best_latency_ns, now_ns));
+    const std::pair load(RecentFailures(upstream, now_ns) > 0,
+                         static_cast<double>(upstream.open + 1) /
+                             static_cast<double>(WeightNow(upstream, best_latency_ns, now_ns)));
     if (least && load >= least_load) continue;
     least = index;
     least_load = load;

@@ -11,29 +11,24 @@
 //          × best latency of the group / its own, no less than 1/8
 //
 // A connection that fails is one more recent failure; each that works, and each half minute since
-// either, is one less. Latencies are smoothed as round-trip times are by TCP (RFC 6298: an eighth
-// of each new one counts), and are forgotten after a minute without one: what was slow once would
-// else never be seen to be fast again.
+// either, is one less. By least connections an upstream with recent failures comes after all
+// without one: it would be the best just because what fails is not open.
+//
+// Latencies are smoothed as round-trip times are by TCP (RFC 6298: an eighth of each new one
+// counts), and are forgotten after a minute without one: what was slow once would else never be
+// seen to be fast again.
 #pragma once
 
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "egress/circuit_breaker.h"
 
 namespace braid {
-
-struct UpstreamOptions {
-  std::string key;  // tells it from the others of its group, also after a reload
-  int weight = 1;   // 1 … 1000
-
-  bool operator==(const UpstreamOptions&) const = default;
-};
 
 struct UpstreamFigures {
   bool up = true;
@@ -54,7 +49,7 @@ class UpstreamChoice {
 
   enum class Strategy : uint8_t {
     kRoundRobin,        // each in turn, whatever its weight
-    kLeastConnections,  // that has the fewest for its weight, with this one
+    kLeastConnections,  // that has the fewest for its weight, with this one; see above
     kWeighted,          // as often as its weight says, evenly spread: smooth, as in nginx
   };
 
@@ -65,13 +60,9 @@ class UpstreamChoice {
     bool operator==(const Options&) const = default;
   };
 
-  // At most kMaxUpstreams, whose keys all differ. Each is up until SetHealth() says otherwise.
-  UpstreamChoice(const Options& options, std::vector<UpstreamOptions> upstreams);
-  // What is known of those whose keys stay is kept, with the connections that are open; turns begin
-  // anew. Where each of those before is now, by its index; nothing when it has gone: then nobody
-  // may tell of its connections any more.
-  std::vector<std::optional<size_t>> Reset(const Options& options,
-                                           std::vector<UpstreamOptions> upstreams);
+  // A weight, 1 to 1000, for each of at most kMaxUpstreams. Each is up until SetHealth() says
+  // otherwise.
+  UpstreamChoice(const Options& options, const std::vector<int>& weights);
 
   // None of `tried`, through which the flow did not get. Nothing: it is to be refused. OnBegin()
   // follows before the next choice.
@@ -89,12 +80,11 @@ class UpstreamChoice {
   void SetHealth(size_t index, bool up, std::optional<DurationNs> latency_ns, TimeNs now_ns);
 
   size_t size() const { return upstreams_.size(); }
-  const std::string& key(size_t index) const { return upstreams_[index].options.key; }
   UpstreamFigures Figures(size_t index, TimeNs now_ns) const;
 
  private:
   struct Upstream {
-    UpstreamOptions options;
+    int weight = 1;
     CircuitBreaker breaker;
     bool up = true;
     uint64_t open = 0, begun = 0, failed = 0;
@@ -121,7 +111,7 @@ class UpstreamChoice {
   size_t NextByWeight(const Set& among, DurationNs best_latency_ns, TimeNs now_ns);
   std::optional<size_t> LastResort(TimeNs now_ns, const Set& tried) const;
 
-  Options options_;
+  const Options options_;
   std::vector<Upstream> upstreams_;
   size_t next_ = 0;  // whose turn it is
 };

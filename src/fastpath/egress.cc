@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/flow_hash.h"
+#include "fastpath/mailbox.h"
 #include "fastpath/readdress.h"
 #include "fastpath/tcp_reset.h"
 
@@ -37,6 +38,22 @@ int OwnerOf(const FlowKey& flow, const WorkerOptions& worker) {
 
 uint8_t FlagsOf(const Segmenter& segmenter) {
   return segmenter.packet()[segmenter.inner().l4_offset + size_t{13}];
+}
+
+// RFC 792, RFC 4443.
+constexpr uint8_t kEchoRequest = 8;
+constexpr uint8_t kEchoReply = 0;
+constexpr uint8_t kEchoRequestV6 = 128;
+constexpr uint8_t kEchoReplyV6 = 129;
+constexpr size_t kEchoHeaderBytes = 8;
+
+bool AsksForEcho(const Segmenter& segmenter) {
+  const InnerPacket& inner = segmenter.inner();
+  const Bytes packet = segmenter.packet();
+  if (inner.fragment || segmenter.segments() != 1) return false;
+  if (inner.protocol != (inner.v6 ? kProtocolIcmpV6 : kProtocolIcmp)) return false;
+  if (packet.size() < inner.l4_offset + kEchoHeaderBytes) return false;
+  return packet[inner.l4_offset] == (inner.v6 ? kEchoRequestV6 : kEchoRequest);
 }
 
 bool BeginsTcp(const Segmenter& segmenter) {
@@ -86,6 +103,7 @@ void Egress::HeldSyn::Hold(const Segmenter& segmenter) {
 Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& options)
     : state_(state),
       answers_(answers),
+      datagrams_(options.datagrams),
       shortcuts_(options.shortcuts),
       v4_(options.v4, options, state.options),
       v6_(options.v6, options, state.options),
@@ -124,6 +142,8 @@ bool Egress::Take(PacketPtr& packet, const Segmenter& segmenter, bool handed) {
   if (HandOver(OwnerOf(segmenter.packet(), state_.options), packet, segmenter, handed)) return true;
   if (action.to == EgressAction::To::kBlock) {
     Block(action, segmenter);
+  } else if (action.to == EgressAction::To::kGroup && AsksForEcho(segmenter)) {
+    AnswerEcho(std::move(packet), segmenter);
   } else {
     Begin(action, segmenter, flow);
   }
@@ -184,6 +204,43 @@ void Egress::Block(const EgressAction& action, const Segmenter& segmenter) {
           : WriteIcmpError(packet, segmenter.inner(), {IcmpError::What::kProhibited, 0}, to));
 }
 
+void Egress::RelayDatagrams(const EgressAction& action, const Segmenter& segmenter,
+                            const FlowKey& flow) {
+  const Bytes packet = segmenter.packet();
+  // Whatever it speaks with.
+  const size_t hash = absl::HashOf(flow.source, flow.source_port);
+  EgressDatagrams& relay = *datagrams_[hash % datagrams_.size()];
+  const Bytes from_tun(packet.data() - kVnetHeaderBytes, kVnetHeaderBytes + packet.size());
+  const auto* record = reinterpret_cast<const uint8_t*>(&action);
+  RecordRing& packets = *relay.packets[static_cast<size_t>(state_.options.index)];
+  if (!packets.TryPush({record, sizeof(action)}, from_tun)) {
+    return state_.drops.Count(Drop::egress_full, segmenter.segments());
+  }
+  relay.doorbell.Ring();
+}
+
+// There is no other end that could be asked: a proxy carries no ICMP. It goes back as it came, with
+// its ends exchanged, which no checksum notices.
+void Egress::AnswerEcho(PacketPtr packet, const Segmenter& segmenter) {
+  const InnerPacket& inner = segmenter.inner();
+  const MutableBytes from_tun = packet->bytes();
+  const MutableBytes inner_packet = from_tun.subspan(kVnetHeaderBytes);
+  const size_t address_bytes = inner.v6 ? 16 : 4;
+  uint8_t* const source = &inner_packet[inner.v6 ? 8 : 12];
+  std::swap_ranges(source, source + address_bytes, source + address_bytes);
+  uint8_t* const icmp = &inner_packet[inner.l4_offset];
+  const uint16_t before = LoadBe16(icmp);
+  icmp[0] = inner.v6 ? kEchoReplyV6 : kEchoReply;
+  const uint64_t sum = ChecksumOfField(static_cast<uint16_t>(~LoadBe16(icmp + 2))) +
+                       ChecksumOfField(static_cast<uint16_t>(~before)) +
+                       ChecksumOfField(LoadBe16(icmp));
+  StoreBe16(icmp + 2, static_cast<uint16_t>(~ChecksumFold(sum)));
+  StoreNative(from_tun.data(), VnetHeader{});
+  Turned& turned = NextTurned();
+  turned.packet = std::move(packet);
+  Write(turned, from_tun);
+}
+
 void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow) {
   const Bytes packet = segmenter.packet();
   const InnerPacket& inner = segmenter.inner();
@@ -196,6 +253,7 @@ void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const
     state_.drops.Count(reason, segmenter.segments());
     reset();
   };
+  if (inner.is_udp() && !datagrams_.empty()) return RelayDatagrams(action, segmenter, flow);
   if (!inner.is_tcp() || !of.neighbours.is_set()) {
     return state_.drops.Count(Drop::egress_unsupported, segmenter.segments());
   }

@@ -10,7 +10,8 @@
 // flows that last the kernel does this by itself (flow_shortcuts.h).
 //
 // A flow's SYN is held until the slow path has said whether it gets there, so that its initiator
-// sees what it would see without this: a connection, a reset, an ICMP error, or nothing.
+// sees what it would see without this: a connection, a reset, an ICMP error, or nothing. UDP goes
+// to a relay of its own (egress/udp_relay.h).
 #pragma once
 
 #include <array>
@@ -99,6 +100,8 @@ class Egress {
   bool HandOver(int worker, PacketPtr& packet, const Segmenter& segmenter, bool handed);
   const EgressAction& ActionFor(const FlowKey& flow);
   void Block(const EgressAction& action, const Segmenter& segmenter);
+  void RelayDatagrams(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow);
+  void AnswerEcho(PacketPtr packet, const Segmenter& segmenter);
   void Begin(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow);
   void OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmenter& segmenter);
   void TurnRound(PacketPtr packet, const Segmenter& segmenter, const FlowKey& to);
@@ -115,6 +118,7 @@ class Egress {
 
   WorkerState& state_;
   TunAnswers& answers_;
+  const std::vector<EgressDatagrams*> datagrams_;  // by relay
   FlowShortcuts* const shortcuts_;
   Sessions v4_;
   Sessions v6_;

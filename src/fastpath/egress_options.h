@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "base/address.h"
 #include "fastpath/icmp_error.h"
@@ -10,6 +12,7 @@
 namespace braid {
 
 class FlowShortcuts;
+struct EgressDatagrams;
 
 // Of one address family. The listener and the neighbours are in one network of the device's own.
 struct EgressNeighbours {
@@ -38,6 +41,7 @@ struct EgressOptions {
   EgressNeighbours v4;
   EgressNeighbours v6;
   size_t max_sessions = 20'000;  // of each family, of this worker
+  std::vector<EgressDatagrams*> datagrams;  // by relay; outlive the worker; none: UDP is dropped
   FlowShortcuts* shortcuts = nullptr;  // outlives the worker; nullptr: there are none
 };
 
@@ -50,6 +54,19 @@ struct TcpFlowId {
   uint32_t generation = 0;  // of the flows that have had this place
 
   bool operator==(const TcpFlowId&) const = default;
+};
+
+// The datagrams of one inner source that leave one way past the tunnel, as their relay knows them.
+struct UdpSessionId {
+  uint16_t relay = 0;  // of which worker
+  uint32_t place = 0;
+  uint32_t generation = 0;  // of the sessions that have had this place
+
+  bool operator==(const UdpSessionId&) const = default;
+  template <typename H>
+  friend H AbslHashValue(H state, const UdpSessionId& id) {
+    return H::combine(std::move(state), id.relay, id.place, id.generation);
+  }
 };
 
 // What became of one whose SYN is held, or which a relay had.

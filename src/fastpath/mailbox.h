@@ -12,11 +12,15 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/packet.h"
+#include "base/record_ring.h"
 #include "base/ring.h"
 #include "fastpath/class_rules.h"
 #include "fastpath/egress_options.h"
@@ -128,6 +132,9 @@ struct Event {
     kNoSockets,      // group, generation, bytes, length: why the worker could not add its sockets
     kTcpBegins,      // flow, action, tcp: it is for the slow path to say whether it gets there
     kTcpGone,        // tcp: one that was said to get there has been given up
+    kUdpBegins,      // udp, action: it is for the slow path to find a relay of datagrams for it
+    kUdpGone,        // udp: it is over
+    kDnsQuery,       // flow, action, udp.relay, bytes, length: a datagram for a name server
     kDied,           // bytes, length: the worker's thread has ended, and why
   };
   Type type = Type::kNone;
@@ -139,6 +146,7 @@ struct Event {
   FlowKey flow{};
   EgressAction action{};
   TcpFlowId tcp{};
+  UdpSessionId udp{};
   uint16_t length = 0;
   std::array<uint8_t, kMaxDatagramBytes> bytes;
 
@@ -159,6 +167,23 @@ struct WorkerMailbox {
   Doorbell doorbell;
   // Commands carried out so far: what the slow path waits for before it frees anything.
   std::atomic<uint64_t> commands_done{0};
+};
+
+// UDP packets that leave past the tunnel, for one relay of them. A record is an EgressAction and
+// then what the device gave, vnet header and packet. All of one inner source goes to one relay,
+// whichever worker has read it.
+struct EgressDatagrams {
+  explicit EgressDatagrams(int workers) {
+    const size_t each = std::max(kEgressDatagramBytes / std::bit_ceil(static_cast<size_t>(workers)),
+                                 kLeastEgressDatagramBytes);
+    for (int i = 0; i < workers; ++i) packets.push_back(std::make_unique<RecordRing>(each));
+  }
+  bool Empty() const {
+    return std::all_of(packets.begin(), packets.end(), [](const auto& of) { return of->Empty(); });
+  }
+
+  std::vector<std::unique_ptr<RecordRing>> packets;  // by worker
+  Doorbell doorbell;
 };
 
 struct SlowPathMailbox {

@@ -61,7 +61,7 @@ constexpr std::string_view kSchemas = R"json({
   "EgressStatus": {
     "type": "object",
     "description": "What leaves past the tunnel, where any rule may say so",
-    "required": ["rules", "shortcuts", "tcp", "groups"],
+    "required": ["rules", "shortcuts", "tcp", "udp", "groups"],
     "properties": {
       "rules": {"type": "integer", "minimum": 0},
       "shortcuts": {
@@ -71,6 +71,11 @@ constexpr std::string_view kSchemas = R"json({
       "tcp": {
         "type": "object",
         "description": "Flows that are there, that wait to be connected, and what became of all",
+        "additionalProperties": {"type": "integer", "minimum": 0}
+      },
+      "udp": {
+        "type": "object",
+        "description": "Sessions that are there, what became of all, and of their datagrams",
         "additionalProperties": {"type": "integer", "minimum": 0}
       },
       "groups": {

@@ -224,6 +224,7 @@ struct ProxyConfig {
   std::vector<EgressRule> rules;  // the first that fits counts
   std::vector<UpstreamGroupConfig> groups;
   int tcp_sessions = 20'000;  // at once, of each address family
+  int udp_sessions = 4096;    // at once: inner sources, for each way out
 
   bool operator==(const ProxyConfig&) const = default;
 };

@@ -252,6 +252,7 @@ Json ProxyJson(const ProxyConfig& proxy) {
     json["groups"][group.name] = UpstreamGroupJson(group);
   }
   json["tcp_sessions"] = proxy.tcp_sessions;
+  json["udp_sessions"] = proxy.udp_sessions;
   return json;
 }
 

@@ -21,6 +21,8 @@ namespace {
 constexpr size_t kMaxValues = 65'536;  // of one condition
 constexpr uint64_t kMinTcpSessions = 16;
 constexpr uint64_t kMaxTcpSessions = 60'000;
+constexpr uint64_t kMinUdpSessions = 16;
+constexpr uint64_t kMaxUdpSessions = 1 << 20;
 
 constexpr size_t kMaxGroups = 256;
 constexpr size_t kMaxCredentialBytes = 255;  // RFC 1929
@@ -115,9 +117,11 @@ void ReadRule(const Node& node, const std::vector<UpstreamGroupConfig>& groups, 
   if (to.action.early_accept && !relays) {
     rule.Wrong("early_accept", "belongs to a rule to \"direct\" or to a group");
   }
-  if (relays && to.protocols != std::vector<uint8_t>{kProtocolTcp}) {
-    where->Wrong("carries TCP alone: add \"protocol\": \"tcp\" to \"match\"");
-  }
+  const bool asks_for_others =
+      !std::all_of(to.protocols.begin(), to.protocols.end(), [](uint8_t protocol) {
+        return IsOfPorts(protocol) || protocol == kProtocolIcmp || protocol == kProtocolIcmpV6;
+      });
+  if (relays && asks_for_others) where->Wrong("carries TCP and UDP alone");
 }
 
 // --- Groups ---
@@ -126,11 +130,19 @@ void ReadRule(const Node& node, const std::vector<UpstreamGroupConfig>& groups, 
 std::optional<HostPort> ReadUpstreamAddress(const Node& node) {
   const auto text = node.Text();
   if (!text) return std::nullopt;
-  if (const auto parsed = ParseHostPort(*text)) return parsed;
-  if (const auto address = IpAddress::Parse(*text)) return HostPort{*text, kSocksPort, *address};
-  if (IsHostName(*text)) return HostPort{*text, kSocksPort, {}};
-  node.Wrong("must be an address or a name with a port, such as \"192.0.2.7:1080\"");
-  return std::nullopt;
+  auto read = ParseHostPort(*text);
+  if (const auto address = IpAddress::Parse(*text)) {
+    read = HostPort{address->ToString(), kSocksPort, *address};
+  } else if (!read && IsHostName(*text)) {
+    read = HostPort{*text, kSocksPort, {}};
+  }
+  if (!read) {
+    node.Wrong("must be an address or a name with a port, such as \"192.0.2.7:1080\"");
+    return std::nullopt;
+  }
+  const bool is_literal = read->address.is_set();
+  if (is_literal && !CheckAddress(node, read->address, Unspecified::kRefused)) return std::nullopt;
+  return read;
 }
 
 void ReadUpstream(const Node& node, const std::string& folder, UpstreamConfig& to) {
@@ -184,7 +196,9 @@ void ReadPool(const Node& node, WarmPoolOptions& to) {
   pool.Integer("initial", 0, kMaxWarm, to.initial);
   to.max = std::max(to.max, to.initial);
   pool.Integer("max", 1, kMaxWarm, to.max);
-  if (to.max < to.initial) pool.Wrong("max", "is less than \"initial\"");
+  if (to.max < to.initial) {
+    pool.Wrong("max", absl::StrCat("is less than \"initial\", which is ", to.initial));
+  }
   ReadSeconds(pool, "idle_s", kDayS, to.idle_ns);
   ReadSeconds(pool, "cleanup_s", kDayS, to.cleanup_ns);
 }
@@ -260,9 +274,10 @@ absl::StatusOr<std::string> ReadPasswordFile(const std::string& path) {
 }
 
 void ReadProxy(const Node& node, const std::string& folder, ProxyConfig& to) {
-  const Section proxy(node, {"rules", "groups", "tcp_sessions"});
+  const Section proxy(node, {"rules", "groups", "tcp_sessions", "udp_sessions"});
   if (!node.value().is_object()) return;
   proxy.Integer("tcp_sessions", kMinTcpSessions, kMaxTcpSessions, to.tcp_sessions);
+  proxy.Integer("udp_sessions", kMinUdpSessions, kMaxUdpSessions, to.udp_sessions);
   if (const auto groups = proxy.Find("groups")) ReadGroups(*groups, folder, to);
   const auto rules = proxy.Need("rules",
                                 "a list such as [{\"match\": {\"port\": 25}, \"to\": "

@@ -1,15 +1,42 @@
 #include "slowpath/egress_flows.h"
 
+#include <netinet/udp.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
+
+#include "io/own_mark.h"
 
 namespace braid {
 namespace {
 
 constexpr auto kDialTimeout = std::chrono::seconds(60);
 constexpr size_t kMaxUnderWay = 10'000;
+constexpr int kUdpBufferBytes = 1 << 20;
 constexpr auto kSayAgainAfter = std::chrono::milliseconds(1);
+
+// A socket that speaks with the server's relay alone, from the address that has asked for it.
+UniqueFd OpenRelayedUdp(const UpstreamGroup::Association& of) {
+  const int family = of.relay.address.socket_family();
+  UniqueFd fd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fd;
+  SetOwnMark(fd.get());
+  const int on = 1;
+  setsockopt(fd.get(), SOL_UDP, UDP_GRO, &on, sizeof(on));
+  setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kUdpBufferBytes, sizeof(kUdpBufferBytes));
+  Endpoint local = of.control->local();
+  local.port = 0;
+  sockaddr_storage at;
+  if (local.address.family == of.relay.address.family) {
+    const socklen_t length = local.To(at);
+    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&at), length) != 0) return UniqueFd();
+  }
+  const socklen_t length = of.relay.To(at);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&at), length) != 0) return UniqueFd();
+  return fd;
+}
 
 }  // namespace
 
@@ -25,35 +52,74 @@ EgressFlows::EgressFlows(boost::asio::io_context& io, EgressFlowsOptions options
 absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(boost::asio::io_context& io,
                                                                EgressFlowsOptions options) {
   std::unique_ptr<EgressFlows> flows(new EgressFlows(io, std::move(options)));
-  const EgressFlowsOptions& of = flows->options_;
-  for (size_t worker = 0; worker < of.mailboxes.size(); ++worker) {
-    TcpRelay::Options relay_options;
-    relay_options.index = static_cast<int>(worker);
-    relay_options.device = of.device;
-    relay_options.max_flows = 2 * static_cast<int>(flows->sessions_per_worker_);  // both families
-    for (const EgressNeighbours* neighbours : {&of.network.v4, &of.network.v6}) {
-      if (!neighbours->is_set()) continue;
-      relay_options.listen.push_back(neighbours->listener);
-      relay_options.neighbours.push_back(neighbours->Of(relay_options.index));
-    }
-    relay_options.on_end = [mailbox = of.mailboxes[worker]](const TcpFlowId& flow) {
-      if (!mailbox->verdicts.TryPush({TcpVerdict::Type::kEnd, flow, {}})) return false;
-      mailbox->doorbell.Ring();
-      return true;
-    };
-    auto relay = TcpRelay::Listen(std::move(relay_options));
-    if (!relay.ok()) return relay.status();
-    flows->relays_.push_back(*std::move(relay));
+  for (int worker = 0; worker < static_cast<int>(flows->options_.mailboxes.size()); ++worker) {
+    if (absl::Status status = flows->OpenTcpRelay(worker); !status.ok()) return status;
+    flows->OpenUdpRelay(worker);
   }
   return flows;
+}
+
+absl::Status EgressFlows::OpenTcpRelay(int worker) {
+  WorkerMailbox* const mailbox = options_.mailboxes[static_cast<size_t>(worker)];
+  TcpRelay::Options options;
+  options.index = worker;
+  options.device = options_.device;
+  options.max_flows = 2 * static_cast<int>(sessions_per_worker_);  // of both families
+  for (const EgressNeighbours* neighbours : {&options_.network.v4, &options_.network.v6}) {
+    if (!neighbours->is_set()) continue;
+    options.listen.push_back(neighbours->listener);
+    options.neighbours.push_back(neighbours->Of(worker));
+  }
+  options.on_end = [mailbox](const TcpFlowId& flow) {
+    if (!mailbox->verdicts.TryPush({TcpVerdict::Type::kEnd, flow, {}})) return false;
+    mailbox->doorbell.Ring();
+    return true;
+  };
+  auto relay = TcpRelay::Listen(std::move(options));
+  if (relay.ok()) relays_.push_back(*std::move(relay));
+  return relay.status();
+}
+
+void EgressFlows::OpenUdpRelay(int worker) {
+  const size_t workers = options_.mailboxes.size();
+  UdpRelay::Options options;
+  options.index = worker;
+  options.workers = static_cast<int>(workers);
+  options.tun_fd = options_.tun_queues[static_cast<size_t>(worker)];
+  options.uso = options_.uso;
+  options.max_gso_datagrams = options_.max_gso_datagrams;
+  options.max_sessions = (options_.max_udp_sessions + workers - 1) / workers;
+  options.calls.on_begin = [this](const UdpSessionId& session, const EgressAction& action) {
+    Event event;
+    event.type = Event::Type::kUdpBegins;
+    event.udp = session;
+    event.action = action;
+    return TellSlowPath(std::move(event));
+  };
+  options.calls.on_end = [this](const UdpSessionId& session) {
+    Event event;
+    event.type = Event::Type::kUdpGone;
+    event.udp = session;
+    return TellSlowPath(std::move(event));
+  };
+  udp_relays_.push_back(std::make_unique<UdpRelay>(std::move(options)));
+}
+
+// On a relay's thread.
+bool EgressFlows::TellSlowPath(Event&& event) {
+  if (!options_.slow_path->events.TryPush(std::move(event))) return false;
+  options_.slow_path->doorbell.Ring();
+  return true;
 }
 
 EgressFlows::~EgressFlows() { Close(); }
 
 std::vector<EgressOptions> EgressFlows::WorkerOptions() const {
   std::vector<EgressOptions> all;
-  for (const auto& relay : relays_) {
+  for (size_t worker = 0; worker < relays_.size(); ++worker) {
+    const auto& relay = relays_[worker];
     EgressOptions& of = all.emplace_back();
+    for (const auto& udp : udp_relays_) of.datagrams.push_back(&udp->datagrams());
     of.v4 = options_.network.v4;
     of.v6 = options_.network.v6;
     of.v4.listener_port = relay->PortOf(IpAddress::Family::kV4);
@@ -66,6 +132,7 @@ std::vector<EgressOptions> EgressFlows::WorkerOptions() const {
 
 void EgressFlows::Start() {
   for (const auto& relay : relays_) relay->Start();
+  for (const auto& relay : udp_relays_) relay->Start();
 }
 
 void EgressFlows::Close() {
@@ -75,13 +142,57 @@ void EgressFlows::Close() {
   for (const Groups* groups : {&groups_, &retired_}) {
     for (const auto& group : *groups) group->Close();
   }
+  for (const auto& [session, control] : std::exchange(associations_, {})) control->Close();
   for (const auto& relay : relays_) relay->Stop();
+  for (const auto& relay : udp_relays_) relay->Stop();
+}
+
+bool EgressFlows::Takes(const Event& event) {
+  return event.type >= Event::Type::kTcpBegins && event.type <= Event::Type::kDnsQuery;
 }
 
 void EgressFlows::OnEvent(const Event& event) {
   if (closed_) return;
-  if (event.type == Event::Type::kTcpBegins) return Begin(event);
-  RelayOf(event.tcp).Reset(event.tcp);
+  switch (event.type) {
+    case Event::Type::kTcpBegins:
+      return Begin(event);
+    case Event::Type::kTcpGone:
+      RelayOf(event.tcp).Reset(event.tcp);
+      return;
+    case Event::Type::kUdpBegins:
+      return BeginUdp(event);
+    case Event::Type::kUdpGone:
+      if (auto control = associations_.extract(event.udp)) control.mapped()->Close();
+      return;
+    default:
+      return;
+  }
+}
+
+void EgressFlows::BeginUdp(const Event& event) {
+  const UdpSessionId session = event.udp;
+  const auto group = groups_by_number_.find(event.action.group);
+  if (group == groups_by_number_.end() || under_way() >= kMaxUnderWay) {
+    udp_relays_[session.relay]->Refuse(session);
+    return;
+  }
+  group->second->Associate(
+      [this, session](UpstreamGroup::Association made) { OnAssociated(session, std::move(made)); });
+}
+
+void EgressFlows::OnAssociated(const UdpSessionId& session, UpstreamGroup::Association made) {
+  UdpRelay& relay = *udp_relays_[session.relay];
+  UniqueFd socket = made.control ? OpenRelayedUdp(made) : UniqueFd();
+  if (!socket || !relay.Open(session, std::move(socket), std::move(made.hold))) {
+    if (made.control) made.control->Close();
+    relay.Refuse(session);
+    return;
+  }
+  associations_[session] = made.control;
+  made.control->WatchForEnd([this, session] {
+    if (!associations_.contains(session)) return;
+    udp_relays_[session.relay]->End(session);  // which tells that it is gone
+  });
 }
 
 absl::StatusOr<EgressFlows::Groups> EgressFlows::OpenGroups(
@@ -211,6 +322,24 @@ EgressFlows::Totals EgressFlows::totals() const {
     totals.up_bytes += of.up_bytes.Get();
     totals.down_bytes += of.down_bytes.Get();
     totals.reset += of.reset.Get();
+  }
+  for (const auto& relay : udp_relays_) {
+    const UdpRelay::Totals& of = relay->totals();
+    auto& udp = totals.udp;
+    udp.sessions += of.sessions.load(std::memory_order_relaxed);
+    udp.begun += of.begun.Get();
+    udp.refused += of.refused.Get();
+    udp.expired += of.expired.Get();
+    udp.evicted += of.evicted.Get();
+    udp.up_packets += of.up_packets.Get();
+    udp.up_bytes += of.up_bytes.Get();
+    udp.down_packets += of.down_packets.Get();
+    udp.down_bytes += of.down_bytes.Get();
+    udp.fragments += of.fragments.Get();
+    udp.malformed += of.malformed.Get();
+    udp.too_big += of.too_big.Get();
+    udp.unsent += of.unsent.Get();
+    udp.not_waiting += of.not_waiting.Get();
   }
   return totals;
 }

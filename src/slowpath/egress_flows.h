@@ -17,6 +17,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "egress/tcp_relay.h"
+#include "egress/udp_relay.h"
 #include "fastpath/flow_shortcuts.h"
 #include "fastpath/mailbox.h"
 #include "slowpath/egress_network.h"
@@ -31,6 +32,11 @@ struct EgressFlowsOptions {
   int max_sessions = 0;
   std::unique_ptr<FlowShortcuts> shortcuts;              // null: there are none
   std::vector<WorkerMailbox*> mailboxes;                 // of the workers, by index
+  std::vector<int> tun_queues;                           // as well
+  bool uso = false;                                      // what the device and the kernel take
+  int max_gso_datagrams = 1;
+  size_t max_udp_sessions = 0;
+  SlowPathMailbox* slow_path = nullptr;
   std::function<std::vector<IpAddress>()> name_servers;  // for the names of upstreams
   UpstreamGroup::OnNews on_news;
 };
@@ -56,7 +62,8 @@ class EgressFlows {
   // a group's number is never another one's.
   std::vector<EgressRule> SetGroups(Groups groups, std::vector<EgressRule> rules);
 
-  // kTcpBegins, kTcpGone.
+  // kTcpBegins, kTcpGone, kUdpBegins, kUdpGone.
+  static bool Takes(const Event& event);
   void OnEvent(const Event& event);
 
   struct Totals {
@@ -64,6 +71,11 @@ class EgressFlows {
     uint64_t under_way = 0;  // not known yet whether they get there
     uint64_t opened = 0, refused = 0, unreachable = 0, timed_out = 0;
     uint64_t up_bytes = 0, down_bytes = 0, reset = 0;
+    struct {
+      uint64_t sessions = 0, begun = 0, refused = 0, expired = 0, evicted = 0;
+      uint64_t up_packets = 0, up_bytes = 0, down_packets = 0, down_bytes = 0;
+      uint64_t fragments = 0, malformed = 0, too_big = 0, unsent = 0, not_waiting = 0;
+    } udp;
   };
   Totals totals() const;
   const Groups& groups() const { return groups_; }
@@ -72,7 +84,12 @@ class EgressFlows {
  private:
   EgressFlows(boost::asio::io_context& io, EgressFlowsOptions options);
 
+  absl::Status OpenTcpRelay(int worker);
+  void OpenUdpRelay(int worker);
+  bool TellSlowPath(Event&& event);
   void Begin(const Event& event);
+  void BeginUdp(const Event& event);
+  void OnAssociated(const UdpSessionId& session, UpstreamGroup::Association made);
   size_t under_way() const;
   void LetGoOfRetired();
   void OnDialed(const TcpFlowId& flow, bool early, Dialed dialed);
@@ -85,6 +102,9 @@ class EgressFlows {
   const EgressFlowsOptions options_;
   const size_t sessions_per_worker_;  // of each family
   std::vector<std::unique_ptr<TcpRelay>> relays_;
+  std::vector<std::unique_ptr<UdpRelay>> udp_relays_;
+  // The control connection of each, by which a server ends it.
+  absl::flat_hash_map<UdpSessionId, std::shared_ptr<Socks5Connection>> associations_;
   TcpDialer dialer_;
   Groups groups_;
   Groups retired_;  // until nothing is under way through them

@@ -236,6 +236,57 @@ void AddQuotas(const StatusSources& sources, Families& to) {
   }
 }
 
+// Several users of one server are told apart.
+std::string UpstreamLabel(const UpstreamGroupConfig& group, size_t index) {
+  const UpstreamConfig& upstream = group.upstreams[index];
+  const auto of_server =
+      std::count_if(group.upstreams.begin(), group.upstreams.end(),
+                    [&](const UpstreamConfig& one) { return one.address == upstream.address; });
+  const std::string address = DescribeEndpoint(upstream.address);
+  return of_server > 1 && !upstream.username.empty() ? Utf8(upstream.username + "@" + address)
+                                                     : address;
+}
+
+double BreakerValue(CircuitBreaker::State state) {
+  if (state == CircuitBreaker::State::kHalfOpen) return 0.5;
+  return state == CircuitBreaker::State::kOpen ? 1 : 0;
+}
+
+void AddUpstream(const UpstreamGroup::Figures& figures, bool in_detail, const std::string& group,
+                 const std::string& name, Families& to) {
+  const UpstreamFigures& choice = figures.choice;
+  to.Add(Metric::braid_egress_upstream_up, choice.up ? 1 : 0, {group, name});
+  to.Add(Metric::braid_egress_upstream_breaker_open, BreakerValue(choice.breaker), {group, name});
+  if (!in_detail) return;
+  to.Add(Metric::braid_egress_upstream_open_flows, choice.open, {group, name});
+  to.Add(Metric::braid_egress_upstream_flows_total, choice.begun, {group, name, "begun"});
+  to.Add(Metric::braid_egress_upstream_flows_total, choice.failed, {group, name, "failed"});
+  if (choice.latency_ns != 0) {
+    to.Add(Metric::braid_egress_upstream_latency_seconds, Seconds(choice.latency_ns),
+           {group, name});
+  }
+  if (!figures.has_pool) return;
+  to.Add(Metric::braid_egress_pool_idle_connections, figures.pool_idle, {group, name});
+  to.Add(Metric::braid_egress_pool_target_connections, figures.pool_target, {group, name});
+  to.Add(Metric::braid_egress_pool_taken_total, figures.pool.taken, {group, name});
+  to.Add(Metric::braid_egress_pool_empty_total, figures.pool.empty, {group, name});
+  to.Add(Metric::braid_egress_pool_expired_total, figures.pool.expired, {group, name});
+  to.Add(Metric::braid_egress_pool_stale_total, figures.pool.stale, {group, name});
+}
+
+void AddUpstreams(const EgressFlows::Groups& groups, Families& to) {
+  size_t upstreams = 0;
+  for (const auto& group : groups) upstreams += group->config().upstreams.size();
+  const bool in_detail = upstreams <= kMaxUpstreamsInDetail;
+  for (const auto& group : groups) {
+    const std::string name = Utf8(group->config().name);
+    const std::vector<UpstreamGroup::Figures> figures = group->figures();
+    for (size_t i = 0; i < figures.size(); ++i) {
+      AddUpstream(figures[i], in_detail, name, UpstreamLabel(group->config(), i), to);
+    }
+  }
+}
+
 void AddEgress(const StatusSources& sources, Families& to) {
   if (sources.egress == nullptr) return;
   const EgressFlows::Totals totals = sources.egress->totals();
@@ -248,6 +299,7 @@ void AddEgress(const StatusSources& sources, Families& to) {
   to.Add(Metric::braid_egress_tcp_resets_total, totals.reset);
   to.Add(Metric::braid_egress_tcp_bytes_total, totals.up_bytes, {kTransmit});
   to.Add(Metric::braid_egress_tcp_bytes_total, totals.down_bytes, {kReceive});
+  AddUpstreams(sources.egress->groups(), to);
 }
 
 }  // namespace

@@ -3,8 +3,9 @@
 //
 // How many series that is: each reason of a drop and each worker has its own. A client's peers are
 // there from the start, a server's from their first session on, so clients that are configured and
-// never come cost nothing. Where very many are configured each has a few or none, so that the slow
-// path is kept from nothing by a scrape; `braid status --json` has the rest.
+// never come cost nothing. Where very many are configured each has a few or none, and so have
+// upstreams, so that the slow path is kept from nothing by a scrape; `braid status --json` has the
+// rest.
 #pragma once
 
 #include <prometheus/metric_family.h>
@@ -21,6 +22,7 @@ namespace braid {
 
 inline constexpr size_t kMaxPeersInDetail = 1000;
 inline constexpr size_t kMaxPeersByName = 10'000;
+inline constexpr size_t kMaxUpstreamsInDetail = 1000;  // of all groups
 
 // name, type, names of the labels, meaning. In the order in which they are given out.
 #define BRAID_METRICS(X)                                                                           \
@@ -116,7 +118,30 @@ inline constexpr size_t kMaxPeersByName = 10'000;
   X(braid_egress_tcp_connecting_flows, Gauge, "", "Those that are not known to get there yet.")    \
   X(braid_egress_tcp_flows_total, Counter, "outcome", "TCP flows past the tunnel, by their fate.") \
   X(braid_egress_tcp_resets_total, Counter, "", "Those of them that one end has reset.")           \
-  X(braid_egress_tcp_bytes_total, Counter, "direction", "Bytes of TCP flows past the tunnel.")
+  X(braid_egress_tcp_bytes_total, Counter, "direction", "Bytes of TCP flows past the tunnel.")     \
+  /* Upstreams of groups, and their pools where they have one. */                                  \
+  X(braid_egress_upstream_up, Gauge, "group upstream",                                             \
+    "0 where its last check found it not to work, else 1.")                                        \
+  X(braid_egress_upstream_breaker_open, Gauge, "group upstream",                                   \
+    "Its circuit breaker: 0 closed, 0.5 half open, 1 open.")                                       \
+  X(braid_egress_upstream_open_flows, Gauge, "group upstream",                                     \
+    "Connections through it that are there, or being made.")                                       \
+  X(braid_egress_upstream_flows_total, Counter, "group upstream outcome",                          \
+    "Connections through it that were begun, and those of them that it failed.")                   \
+  X(braid_egress_upstream_latency_seconds, Gauge, "group upstream",                                \
+    "How long connecting through it takes, smoothed.")                                             \
+  X(braid_egress_pool_idle_connections, Gauge, "group upstream",                                   \
+    "Warm connections to it that wait for a flow.")                                                \
+  X(braid_egress_pool_target_connections, Gauge, "group upstream",                                 \
+    "Warm connections that there are to be.")                                                      \
+  X(braid_egress_pool_taken_total, Counter, "group upstream",                                      \
+    "Warm connections that flows have taken.")                                                     \
+  X(braid_egress_pool_empty_total, Counter, "group upstream",                                      \
+    "Flows that found no warm connection.")                                                        \
+  X(braid_egress_pool_expired_total, Counter, "group upstream",                                    \
+    "Warm connections that waited too long.")                                                      \
+  X(braid_egress_pool_stale_total, Counter, "group upstream",                                      \
+    "Warm connections that their server had closed.")
 
 enum class Metric : uint8_t {
 #define X(name, type, labels, meaning) name,
@@ -149,9 +174,12 @@ constexpr PeerDetail DetailFor(size_t configured_peers) {
 inline constexpr Metric kOfEachPeer[] = {Metric::braid_peer_established,
                                          Metric::braid_peer_last_handshake_timestamp_seconds,
                                          Metric::braid_peer_bytes_total};
+inline constexpr Metric kOfEachUpstream[] = {Metric::braid_egress_upstream_up,
+                                             Metric::braid_egress_upstream_breaker_open};
 
 // Those that there is something of now, in the order of kMetrics. A counter begins anew with the
-// daemon; those of a path also when another one comes under its name.
+// daemon; those of a path also when another one comes under its name, those of upstreams when their
+// group is changed.
 std::vector<prometheus::MetricFamily> CollectMetrics(const StatusSources& sources,
                                                      const HealthInputs& health);
 // Of a daemon whose tunnel is down: its health and the process.

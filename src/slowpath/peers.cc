@@ -387,13 +387,8 @@ void Peers::OnEvent(const Event& event, TimeNs now_ns) {
     case Event::Type::kPeerClosed:
       OnClose(peer, event.keypair_id);
       break;
-    case Event::Type::kNone:
-    case Event::Type::kDatagram:
-    case Event::Type::kNoSockets:
-    case Event::Type::kTcpBegins:
-    case Event::Type::kTcpGone:
-    case Event::Type::kDied:
-      break;
+    default:
+      break;  // of others
   }
 }
 

@@ -57,6 +57,7 @@ void Socks5Connection::Greet(const Endpoint& server, DurationNs within_ns, Done 
   server_ = server;
   reply_within_ns_ = reply_within_ns;
   BeginStep(within_ns, std::move(done));
+  greeting_.began_ns = step_began_ns_;
   const int fd =
       socket(server.address.socket_family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) {
@@ -73,7 +74,7 @@ void Socks5Connection::Greet(const Endpoint& server, DurationNs within_ns, Done 
   socket_.async_connect(remote, [self = shared_from_this()](const error_code& error) {
     if (error == asio::error::operation_aborted) return;
     if (error) return self->Finish({Socks5Outcome::What::kNotConnected, error.value(), {}, 0});
-    self->is_connected_ = true;
+    self->greeting_.connected_ns = MonotonicNowNs();
     self->Go();
   });
 }
@@ -95,7 +96,7 @@ void Socks5Connection::Await(DurationNs within_ns) {
   timer_.expires_after(std::chrono::nanoseconds(within_ns));
   timer_.async_wait([self = shared_from_this()](const error_code& error) {
     if (error) return;
-    if (!self->is_connected_) {
+    if (self->greeting_.connected_ns == 0) {
       return self->Finish({Socks5Outcome::What::kNotConnected, ETIMEDOUT, {}, 0});
     }
     const bool is_answered = self->handshake_.state() == Socks5Handshake::State::kRequesting;
@@ -145,10 +146,18 @@ bool Socks5Connection::ReadInput() {
   const ssize_t got = recv(socket_.native_handle(), bytes.data(), wanted, MSG_DONTWAIT);
   if (got > 0) {
     handshake_.OnInput({bytes.data(), static_cast<size_t>(got)});
+    NoteAnswer();
     return true;
   }
   if (got == 0 || (errno != EAGAIN && errno != EINTR)) handshake_.OnClosed();
   return false;
+}
+
+void Socks5Connection::NoteAnswer() {
+  const Socks5Handshake::State state = handshake_.state();
+  if (greeting_.answered_ns != 0 || state == Socks5Handshake::State::kGreeting) return;
+  greeting_.answered_ns = MonotonicNowNs();
+  greeting_.wants_login = state == Socks5Handshake::State::kAuthenticating;
 }
 
 void Socks5Connection::Finish(Socks5Outcome outcome) {
@@ -200,6 +209,14 @@ Endpoint Socks5Connection::local() const {
   getsockname(const_cast<asio::ip::tcp::socket&>(socket_).native_handle(),
               reinterpret_cast<sockaddr*>(&at), &length);
   return Endpoint::From(at);
+}
+
+Endpoint Socks5Connection::relay() const {
+  const Socks5Target bound = handshake_.bound();
+  const IpAddress& at = bound.address;
+  const bool is_of_one_machine = at.is_set() && !at.is_unspecified() && !at.is_multicast();
+  const bool is_ours = at.is_loopback() && !server_.address.is_loopback();
+  return {is_of_one_machine && !is_ours ? at : server_.address, bound.port, 0};
 }
 
 }  // namespace braid

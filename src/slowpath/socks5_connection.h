@@ -29,6 +29,7 @@ struct Socks5Outcome {
   Socks5Failure failure = Socks5Failure::kNone;
   uint8_t reply = 0;
 
+  bool operator==(const Socks5Outcome&) const = default;
   bool ok() const { return what == What::kOk; }
   // In one line, for logs and people.
   std::string Describe() const;
@@ -62,6 +63,17 @@ class Socks5Connection : public std::enable_shared_from_this<Socks5Connection> {
   const Socks5Handshake& handshake() const { return handshake_; }
   const Endpoint& server() const { return server_; }
   Endpoint local() const;
+  // Of a relay of datagrams that was granted: where they are to be sent. That is at the server
+  // itself, where it names no address, or one that it cannot mean.
+  Endpoint relay() const;
+  // How far Greet() has come, and when.
+  struct Greeting {
+    TimeNs began_ns = 0;
+    TimeNs connected_ns = 0;   // 0: not yet
+    TimeNs answered_ns = 0;    // by the choice of a method, or by nonsense; 0: not yet
+    bool wants_login = false;  // user name and password are what the server has chosen
+  };
+  const Greeting& greeting() const { return greeting_; }
   // Between connecting and the last answer of the step.
   DurationNs step_took_ns() const { return step_took_ns_; }
 
@@ -72,6 +84,7 @@ class Socks5Connection : public std::enable_shared_from_this<Socks5Connection> {
   void Go();
   bool SendOutput();
   bool ReadInput();
+  void NoteAnswer();
   void Finish(Socks5Outcome outcome);
 
   boost::asio::ip::tcp::socket socket_;
@@ -79,7 +92,7 @@ class Socks5Connection : public std::enable_shared_from_this<Socks5Connection> {
   Socks5Handshake handshake_;
   Endpoint server_;
   Done done_;
-  bool is_connected_ = false;
+  Greeting greeting_;
   DurationNs reply_within_ns_ = 0;
   TimeNs step_began_ns_ = 0;
   DurationNs step_took_ns_ = 0;

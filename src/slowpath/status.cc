@@ -176,6 +176,13 @@ Json DescribeEgress(const StatusSources& sources) {
   json["rules"] = sources.config.proxy->rules.size();
   json["shortcuts"] = sources.egress->has_shortcuts();
   json["tcp"] = std::move(tcp);
+  json["udp"] = {{"sessions", totals.udp.sessions},   {"begun", totals.udp.begun},
+                 {"refused", totals.udp.refused},     {"expired", totals.udp.expired},
+                 {"evicted", totals.udp.evicted},     {"tx_packets", totals.udp.up_packets},
+                 {"tx_bytes", totals.udp.up_bytes},   {"rx_packets", totals.udp.down_packets},
+                 {"rx_bytes", totals.udp.down_bytes}, {"fragments", totals.udp.fragments},
+                 {"malformed", totals.udp.malformed}, {"too_big", totals.udp.too_big},
+                 {"unsent", totals.udp.unsent},       {"not_waiting", totals.udp.not_waiting}};
   json["groups"] = Json::object();
   for (const auto& group : sources.egress->groups()) {
     Json& to = json["groups"][group->config().name];

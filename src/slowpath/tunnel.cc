@@ -244,6 +244,11 @@ absl::Status Tunnel::OpenEgress() {
   options.max_sessions = sessions;
   options.shortcuts = *std::move(shortcuts);
   options.mailboxes = workers_.mailboxes();
+  for (const UniqueFd& queue : device_->queues) options.tun_queues.push_back(queue.get());
+  options.uso = device_->offloads.uso;
+  options.max_gso_datagrams = config_.performance.offloads ? ProbeMaxGsoDatagrams() : 1;
+  options.max_udp_sessions = static_cast<size_t>(config_.proxy->udp_sessions);
+  options.slow_path = &workers_.events();
   options.name_servers = [this] { return NameServers(); };
   options.on_news = [this](std::string_view type, const nlohmann::ordered_json& data) {
     event_log_.Publish(type, data);
@@ -643,7 +648,7 @@ void Tunnel::TakeEvents() {
       OnDatagram({event.bytes.data(), event.length}, event.back);
     } else if (event.type == Event::Type::kNoSockets) {
       uplinks_->Refuse(event.group, event.generation, event.Text());
-    } else if (event.type == Event::Type::kTcpBegins || event.type == Event::Type::kTcpGone) {
+    } else if (EgressFlows::Takes(event)) {
       egress_->OnEvent(event);
     } else if (event.type == Event::Type::kDied) {
       Fail(absl::InternalError("a worker has died: " + event.Text()));

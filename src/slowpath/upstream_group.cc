@@ -77,21 +77,10 @@ bool SaysSomethingOfUpstream(const Socks5Outcome& outcome) {
   return outcome.what != Socks5Outcome::What::kFailed || outcome.failure != Socks5Failure::kReply;
 }
 
-// Where the server says that it relays; itself, where it says nothing, or what it cannot mean.
-IpAddress RelayAddress(const IpAddress& bound, const IpAddress& server) {
-  const bool is_of_one_machine = bound.is_set() && !bound.is_unspecified() && !bound.is_multicast();
-  const bool is_ours = bound.is_loopback() && !server.is_loopback();
-  return is_of_one_machine && !is_ours ? bound : server;
-}
-
-std::vector<UpstreamOptions> ChoicesOf(const UpstreamGroupConfig& config) {
-  std::vector<UpstreamOptions> choices;
-  for (const UpstreamConfig& upstream : config.upstreams) {
-    choices.push_back(
-        {absl::StrCat(upstream.address.host, ":", upstream.address.port, " ", upstream.username),
-         upstream.weight});
-  }
-  return choices;
+std::vector<int> WeightsOf(const UpstreamGroupConfig& config) {
+  std::vector<int> weights;
+  for (const UpstreamConfig& upstream : config.upstreams) weights.push_back(upstream.weight);
+  return weights;
 }
 
 }  // namespace
@@ -150,7 +139,7 @@ UpstreamGroup::UpstreamGroup(asio::io_context& io, const UpstreamGroupConfig& co
       on_news_(std::move(on_news)),
       resolver_(io),
       tick_(io),
-      choice_(config.choice, ChoicesOf(config)) {}
+      choice_(config.choice, WeightsOf(config)) {}
 
 absl::StatusOr<std::unique_ptr<UpstreamGroup>> UpstreamGroup::Open(
     asio::io_context& io, const UpstreamGroupConfig& config,
@@ -238,8 +227,7 @@ void UpstreamGroup::Associate(OnAssociated on_associated) {
     Association made;
     made.nobody_relays = nobody;
     if (connection != nullptr) {
-      const Socks5Target bound = connection->handshake().bound();
-      made.relay = {RelayAddress(bound.address, connection->server().address), bound.port, 0};
+      made.relay = connection->relay();
       made.control = connection;
       made.hold = std::move(hold);
     }
@@ -571,9 +559,7 @@ void UpstreamGroup::TellOfBreakers() {
 }
 
 Json UpstreamGroup::NewsOf(const Upstream& upstream) const {
-  Json json = {
-      {"group", config_.name},
-      {"upstream", absl::StrCat(upstream.config.address.host, ":", upstream.config.address.port)}};
+  Json json = {{"group", config_.name}, {"upstream", DescribeEndpoint(upstream.config.address)}};
   if (!upstream.trouble.empty()) json["why"] = upstream.trouble;
   return json;
 }

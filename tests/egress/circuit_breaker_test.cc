@@ -178,22 +178,6 @@ TEST(CircuitBreaker, AnAttemptThatNeverBeganCountsNever) {
   EXPECT_EQ(breaker.StateAt(0), State::kClosed);
 }
 
-TEST(CircuitBreaker, OtherOptionsCountForWhatComesNext) {
-  CircuitBreaker breaker(kOptions);
-  Fail(breaker, 2, 0);
-  CircuitBreaker::Options options = kOptions;
-  options.failures = 2;
-  options.open_ns = kSecondNs;
-  options.successes = 1;
-  breaker.SetOptions(options);
-  EXPECT_EQ(breaker.StateAt(0), State::kClosed);
-  Fail(breaker, 1, 0);
-  EXPECT_EQ(breaker.StateAt(0), State::kOpen);
-  EXPECT_TRUE(breaker.Allows(kSecondNs));
-  Succeed(breaker, 1, kSecondNs);
-  EXPECT_EQ(breaker.StateAt(kSecondNs), State::kClosed);
-}
-
 // Everything that a breaker is told, each with the number of the state in which it was begun.
 TEST(CircuitBreaker, AgreesWithAListOfAttempts) {
   struct Begun {

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -22,27 +22,18 @@ using Set = UpstreamChoice::Set;
 using State = CircuitBreaker::State;
 using Strategy = UpstreamChoice::Strategy;
 
-// "a", "b" and so on.
-std::vector<UpstreamOptions> Weighing(const std::vector<int>& weights) {
-  std::vector<UpstreamOptions> upstreams;
-  for (const int weight : weights) {
-    upstreams.push_back({std::string(1, static_cast<char>('a' + upstreams.size())), weight});
-  }
-  return upstreams;
-}
-
 UpstreamChoice Make(Strategy strategy, const std::vector<int>& weights) {
-  return UpstreamChoice({.strategy = strategy, .breaker = {}}, Weighing(weights));
+  return UpstreamChoice({.strategy = strategy, .breaker = {}}, weights);
 }
 
-// The keys of `count` choices; "-" where there was none.
-std::string Keys(UpstreamChoice& choice, int count, TimeNs now_ns = 0) {
-  std::string keys;
+// `count` choices: "a" is the first upstream, and so on; "-" where there was none.
+std::string Chosen(UpstreamChoice& choice, int count, TimeNs now_ns = 0) {
+  std::string chosen;
   for (int i = 0; i < count; ++i) {
     const auto index = choice.Choose(now_ns, {});
-    keys += index ? choice.key(*index) : "-";
+    chosen += index ? static_cast<char>('a' + *index) : '-';
   }
-  return keys;
+  return chosen;
 }
 
 void Fail(UpstreamChoice& choice, size_t index, int times, TimeNs now_ns) {
@@ -70,17 +61,17 @@ TEST(UpstreamChoice, AGroupOfNoneHasNoChoice) {
   for (const Strategy strategy :
        {Strategy::kRoundRobin, Strategy::kLeastConnections, Strategy::kWeighted}) {
     UpstreamChoice choice = Make(strategy, {});
-    EXPECT_EQ(Keys(choice, 2), "--");
+    EXPECT_EQ(Chosen(choice, 2), "--");
   }
 }
 
 TEST(UpstreamChoice, RoundRobinIsEachInTurnWhateverItsWeight) {
   UpstreamChoice choice = Make(Strategy::kRoundRobin, {1, 1000, 1});
-  EXPECT_EQ(Keys(choice, 7), "abcabca");
+  EXPECT_EQ(Chosen(choice, 7), "abcabca");
   choice.SetHealth(2, false, std::nullopt, 0);
-  EXPECT_EQ(Keys(choice, 4), "baba");
+  EXPECT_EQ(Chosen(choice, 4), "baba");
   choice.SetHealth(2, true, std::nullopt, 0);
-  EXPECT_EQ(Keys(choice, 4), "bcab");
+  EXPECT_EQ(Chosen(choice, 4), "bcab");
 }
 
 TEST(UpstreamChoice, ManyTurnsAreSharedEqually) {
@@ -93,7 +84,7 @@ TEST(UpstreamChoice, ManyTurnsAreSharedEqually) {
 // The example with which nginx introduced it.
 TEST(UpstreamChoice, WeightsAreSpreadSmoothly) {
   UpstreamChoice choice = Make(Strategy::kWeighted, {5, 1, 1});
-  EXPECT_EQ(Keys(choice, 14), "aabacaaaabacaa");
+  EXPECT_EQ(Chosen(choice, 14), "aabacaaaabacaa");
 }
 
 TEST(UpstreamChoice, WeightsAreKeptExactly) {
@@ -120,7 +111,7 @@ TEST(UpstreamChoice, WeightsAreKeptExactly) {
 TEST(UpstreamChoice, WeightsCountAmongThoseThatAreUp) {
   UpstreamChoice choice = Make(Strategy::kWeighted, {4, 2, 1});
   choice.SetHealth(0, false, std::nullopt, 0);
-  EXPECT_EQ(Keys(choice, 6), "bcbbcb");
+  EXPECT_EQ(Chosen(choice, 6), "bcbbcb");
 }
 
 TEST(UpstreamChoice, LeastConnectionsLooksAtOpenOnesByWeight) {
@@ -150,13 +141,13 @@ TEST(UpstreamChoice, ConnectionsUnderWayAreOpenOnes) {
 
 TEST(UpstreamChoice, OfThoseWithEquallyManyEachHasItsTurn) {
   UpstreamChoice choice = Make(Strategy::kLeastConnections, {3, 3, 3});
-  EXPECT_EQ(Keys(choice, 6), "abcabc");
+  EXPECT_EQ(Chosen(choice, 6), "abcabc");
 }
 
 TEST(UpstreamChoice, OneThatFailsAtOnceDoesNotGetAllForHavingNoneOpen) {
   Options options{.strategy = Strategy::kLeastConnections, .breaker = {}};
   options.breaker.failures = 1'000'000;  // it is not the breaker that helps
-  UpstreamChoice choice(options, Weighing({1, 1}));
+  UpstreamChoice choice(options, {1000, 1});
   for (int i = 0; i < 10; ++i) {
     const size_t index = *choice.Choose(0, {});
     const Attempt attempt = choice.OnBegin(index, 0);
@@ -166,8 +157,36 @@ TEST(UpstreamChoice, OneThatFailsAtOnceDoesNotGetAllForHavingNoneOpen) {
       choice.OnConnected(index, attempt, kMillisecondNs, 0);
     }
   }
-  EXPECT_LE(choice.Figures(0, 0).failed, 4u);
-  EXPECT_GE(choice.Figures(1, 0).open, 6u);
+  EXPECT_EQ(choice.Figures(0, 0).failed, 1u);
+  EXPECT_EQ(choice.Figures(1, 0).open, 9u);
+}
+
+TEST(UpstreamChoice, OfThoseWithTheFewestTheOnesThatHaveFailedLatelyComeLast) {
+  UpstreamChoice choice = Make(Strategy::kLeastConnections, {1, 1000, 1000});
+  for (int i = 0; i < 100; ++i) choice.OnBegin(0, 0);
+  Fail(choice, 1, 1, 0);
+  Fail(choice, 2, 2, 0);
+  EXPECT_EQ(Chosen(choice, 5), "aaaaa");
+  // They are chosen where nothing else is: by their connections and what their weights are now.
+  EXPECT_EQ(choice.Choose(0, Set(0b001)), 1u);
+  EXPECT_EQ(choice.Choose(0, Set(0b011)), 2u);
+  choice.SetHealth(0, false, std::nullopt, 0);
+  EXPECT_EQ(Chosen(choice, 5), "bbbbb");
+  choice.SetHealth(0, true, std::nullopt, 0);
+  // Each comes back when its failures are forgotten, or outweighed.
+  EXPECT_EQ(Chosen(choice, 3, 30 * kSecondNs - 1), "aaa");
+  EXPECT_EQ(Chosen(choice, 3, 30 * kSecondNs), "bbb");
+  Succeed(choice, 2, kMillisecondNs, 30 * kSecondNs);
+  EXPECT_EQ(Chosen(choice, 4, 30 * kSecondNs), "cbcb");
+}
+
+TEST(UpstreamChoice, OtherStrategiesGiveThoseThatHaveFailedLatelyTheirTurns) {
+  UpstreamChoice in_turn = Make(Strategy::kRoundRobin, {1, 1});
+  Fail(in_turn, 0, 3, 0);
+  EXPECT_EQ(Chosen(in_turn, 4), "abab");
+  UpstreamChoice weighted = Make(Strategy::kWeighted, {3, 1});
+  Fail(weighted, 0, 1, 0);  // 3 / 2
+  EXPECT_EQ(Chosen(weighted, 5), "ababa");
 }
 
 TEST(UpstreamChoice, EachRecentFailureHalvesTheWeightAndEachSuccessDoublesIt) {
@@ -265,9 +284,9 @@ TEST(UpstreamChoice, OneThatWasSlowOnceIsTriedAgain) {
   UpstreamChoice choice = Make(Strategy::kLeastConnections, {1, 1});
   Succeed(choice, 0, kMillisecondNs, 0);
   Succeed(choice, 1, kSecondNs, 0);
-  EXPECT_EQ(Keys(choice, 5), "aaaaa");
+  EXPECT_EQ(Chosen(choice, 5), "aaaaa");
   Succeed(choice, 0, kMillisecondNs, 60 * kSecondNs);
-  EXPECT_THAT(Keys(choice, 2, 60 * kSecondNs), testing::HasSubstr("b"));
+  EXPECT_THAT(Chosen(choice, 2, 60 * kSecondNs), testing::HasSubstr("b"));
 }
 
 TEST(UpstreamChoice, WhatWasTriedIsNotTriedAgain) {
@@ -292,17 +311,17 @@ TEST(UpstreamChoice, WhatWasTriedIsNotTriedAgain) {
 TEST(UpstreamChoice, WhenAllAreDownTheyAreTriedInOrder) {
   UpstreamChoice choice = Make(Strategy::kRoundRobin, {1, 1, 1});
   for (size_t index = 0; index < 3; ++index) choice.SetHealth(index, false, std::nullopt, 0);
-  EXPECT_EQ(Keys(choice, 3), "aaa");
+  EXPECT_EQ(Chosen(choice, 3), "aaa");
   EXPECT_EQ(choice.Choose(0, Set(0b001)), 1u);
   EXPECT_EQ(choice.Choose(0, Set(0b011)), 2u);
   EXPECT_FALSE(choice.Choose(0, Set(0b111)));
   OpenBreaker(choice, 0, 0);
-  EXPECT_EQ(Keys(choice, 2), "bb");
+  EXPECT_EQ(Chosen(choice, 2), "bb");
   OpenBreaker(choice, 1, 0);
   OpenBreaker(choice, 2, 0);
-  EXPECT_EQ(Keys(choice, 2), "--");
+  EXPECT_EQ(Chosen(choice, 2), "--");
   choice.SetHealth(1, true, std::nullopt, 0);
-  EXPECT_EQ(Keys(choice, 2), "--") << "its breaker counts all the same";
+  EXPECT_EQ(Chosen(choice, 2), "--") << "its breaker counts all the same";
 }
 
 TEST(UpstreamChoice, ABreakerKeepsFlowsAwayAndLetsOneTry) {
@@ -310,19 +329,19 @@ TEST(UpstreamChoice, ABreakerKeepsFlowsAwayAndLetsOneTry) {
   OpenBreaker(choice, 0, 0);
   EXPECT_EQ(choice.Figures(0, 0).breaker_opened, 1u);
   EXPECT_EQ(Weight(choice, 0), 0);
-  EXPECT_EQ(Keys(choice, 3, 9 * kSecondNs), "bbb");
+  EXPECT_EQ(Chosen(choice, 3, 9 * kSecondNs), "bbb");
   const TimeNs now_ns = 10 * kSecondNs;
   EXPECT_EQ(choice.Figures(0, now_ns).breaker, State::kHalfOpen);
   ASSERT_EQ(choice.Choose(now_ns, {}), 0u);
   Attempt trial = choice.OnBegin(0, now_ns);
-  EXPECT_EQ(Keys(choice, 3, now_ns), "bbb") << "the trial is under way";
+  EXPECT_EQ(Chosen(choice, 3, now_ns), "bbb") << "the trial is under way";
   choice.OnAbandoned(0, trial);
   EXPECT_EQ(choice.Figures(0, now_ns).open, 0u);
   ASSERT_EQ(choice.Choose(now_ns, {}), 0u);
   Succeed(choice, 0, kMillisecondNs, now_ns);
   Succeed(choice, 0, kMillisecondNs, now_ns);
   EXPECT_EQ(choice.Figures(0, now_ns).breaker, State::kClosed);
-  EXPECT_EQ(Keys(choice, 4, now_ns), "baba");
+  EXPECT_EQ(Chosen(choice, 4, now_ns), "baba");
 }
 
 TEST(UpstreamChoice, AResultFromBeforeTheBreakerOpenedDoesNotCloseIt) {
@@ -330,82 +349,18 @@ TEST(UpstreamChoice, AResultFromBeforeTheBreakerOpenedDoesNotCloseIt) {
   const Attempt slow = choice.OnBegin(0, 0), slower = choice.OnBegin(0, 0);
   OpenBreaker(choice, 0, 0);
   choice.OnConnected(0, slow, kMillisecondNs, kSecondNs);
-  EXPECT_EQ(Keys(choice, 1, kSecondNs), "-");
-  EXPECT_EQ(Keys(choice, 1, 10 * kSecondNs), "a");
+  EXPECT_EQ(Chosen(choice, 1, kSecondNs), "-");
+  EXPECT_EQ(Chosen(choice, 1, 10 * kSecondNs), "a");
   choice.OnFailed(0, slower, 10 * kSecondNs);
-  EXPECT_EQ(Keys(choice, 1, 10 * kSecondNs), "a");
+  EXPECT_EQ(Chosen(choice, 1, 10 * kSecondNs), "a");
   const UpstreamFigures figures = choice.Figures(0, 10 * kSecondNs);
   EXPECT_EQ(figures.open, 1u);
   EXPECT_EQ(figures.begun, 7u);
   EXPECT_EQ(figures.failed, 6u);
 }
 
-TEST(UpstreamChoice, AReloadKeepsWhatIsKnownOfThoseThatStay) {
-  UpstreamChoice choice = Make(Strategy::kRoundRobin, {8, 8, 8});
-  const Attempt of_a = choice.OnBegin(0, 0);
-  const Attempt of_c = choice.OnBegin(2, 0);
-  choice.OnConnected(2, of_c, 4 * kMillisecondNs, 0);
-  Fail(choice, 0, 4, 0);
-  choice.SetHealth(2, false, std::nullopt, 0);
-  Succeed(choice, 1, kMillisecondNs, 0);
-
-  const auto now_at = choice.Reset({.strategy = Strategy::kWeighted, .breaker = {}},
-                                   {{"d", 1}, {"c", 2}, {"a", 16}});
-  EXPECT_THAT(now_at,
-              ElementsAre(std::optional<size_t>(2), std::nullopt, std::optional<size_t>(1)));
-  ASSERT_EQ(choice.size(), 3u);
-  EXPECT_EQ(choice.key(0), "d");
-  const UpstreamFigures d = choice.Figures(0, 0), c = choice.Figures(1, 0),
-                        a = choice.Figures(2, 0);
-  EXPECT_TRUE(d.up);
-  EXPECT_EQ(d.begun + d.open + d.failed + d.latency_ns, 0u);
-  EXPECT_EQ(d.weight_now, 1);
-  EXPECT_FALSE(c.up);
-  EXPECT_EQ(c.open, 1u);
-  EXPECT_EQ(c.latency_ns, 4 * kMillisecondNs);
-  EXPECT_EQ(a.begun, 5u);
-  EXPECT_EQ(a.open, 1u);
-  EXPECT_EQ(a.failed, 4u);
-  EXPECT_EQ(a.weight_now, 2);
-  // Its breaker remembers, too: that was the fifth failure in a row.
-  choice.OnFailed(*now_at[0], of_a, 0);
-  EXPECT_EQ(choice.Figures(2, 0).breaker, State::kOpen);
-  choice.OnEnded(*now_at[2]);
-  EXPECT_EQ(choice.Figures(1, 0).open, 0u);
-}
-
-TEST(UpstreamChoice, OneThatHadGoneComesBackAsANewOne) {
-  UpstreamChoice choice = Make(Strategy::kRoundRobin, {1, 1});
-  choice.OnBegin(0, 0);
-  OpenBreaker(choice, 0, 0);
-  choice.Reset({}, {{"b", 1}});
-  EXPECT_EQ(Keys(choice, 2), "bb");
-  EXPECT_THAT(choice.Reset({}, {{"a", 1}, {"b", 1}}), ElementsAre(std::optional<size_t>(1)));
-  EXPECT_EQ(choice.Figures(0, 0).begun, 0u);
-  EXPECT_EQ(Keys(choice, 4), "abab");
-  choice.Reset({}, {});
-  EXPECT_EQ(Keys(choice, 1), "-");
-}
-
-TEST(UpstreamChoice, TurnsBeginAnewWithAReload) {
-  UpstreamChoice choice = Make(Strategy::kWeighted, {5, 1, 1});
-  EXPECT_EQ(Keys(choice, 3), "aab");
-  choice.Reset({.strategy = Strategy::kWeighted, .breaker = {}}, Weighing({5, 1, 1}));
-  EXPECT_EQ(Keys(choice, 7), "aabacaa");
-}
-
-TEST(UpstreamChoice, OtherOptionsOfTheBreakerReachThoseThatStay) {
-  UpstreamChoice choice = Make(Strategy::kRoundRobin, {1});
-  Options options;
-  options.breaker.failures = 1;
-  choice.Reset(options, Weighing({1}));
-  Fail(choice, 0, 1, 0);
-  EXPECT_EQ(choice.Figures(0, 0).breaker, State::kOpen);
-}
-
 TEST(UpstreamChoice, AgreesWithAListOfFlows) {
   struct Flow {
-    std::string key;
     size_t index;
     Attempt attempt;
     Attempt expected;  // of the model
@@ -418,44 +373,35 @@ TEST(UpstreamChoice, AgreesWithAListOfFlows) {
     uint64_t begun = 0, failed = 0;
   };
   std::mt19937 random(11);
-  UpstreamChoice choice({}, {});
-  std::map<std::string, Known> known;
+  std::optional<UpstreamChoice> another;
+  std::vector<Known> known;
   std::vector<Flow> flows;
   TimeNs now_ns = 0;
   int refused = 0, last_resorts = 0, opened = 0;
-  const auto reload = [&] {
-    Options options;
-    options.strategy = static_cast<Strategy>(random() % 3);
-    std::vector<UpstreamOptions> upstreams;
-    for (char key = 'a'; key < 'i'; ++key) {
-      if (random() % 2 == 0) continue;
-      upstreams.push_back({std::string(1, key), 1 + static_cast<int>(random() % 1000)});
-    }
-    std::shuffle(upstreams.begin(), upstreams.end(), random);
-    const auto now_at = choice.Reset(options, upstreams);
-    std::map<std::string, Known> after;
-    for (const UpstreamOptions& one : upstreams) {
-      after[one.key] = known[one.key];
-      after[one.key].weight = one.weight;
-    }
-    known = after;
-    std::erase_if(flows, [&](const Flow& flow) { return !now_at[flow.index]; });
-    for (Flow& flow : flows) flow.index = *now_at[flow.index];
+  const auto begin_anew = [&] {
+    std::vector<int> weights(random() % 9);
+    for (int& weight : weights) weight = 1 + static_cast<int>(random() % 1000);
+    another.emplace(Options{.strategy = static_cast<Strategy>(random() % 3), .breaker = {}},
+                    weights);
+    known.clear();
+    for (const int weight : weights) known.push_back({.weight = weight});
+    flows.clear();
   };
   for (int i = 0; i < 100'000; ++i) {
-    if (i % 1000 == 0) reload();
+    if (i % 1000 == 0) begin_anew();
+    UpstreamChoice& choice = *another;
     if (random() % 4 == 0) now_ns += random() % (4 * kSecondNs);
     if (choice.size() > 0 && random() % 10 == 0) {
       const size_t index = random() % choice.size();
       const bool up = random() % 3 != 0;
       choice.SetHealth(index, up, random() % kSecondNs, now_ns);
-      known[choice.key(index)].up = up;
+      known[index].up = up;
     }
     if (random() % 2 == 0) {
       const Set tried(random() % 256 & random());
       bool some_allowed = false, some_usable = false;
       for (size_t index = 0; index < choice.size(); ++index) {
-        const Known& one = known.at(choice.key(index));
+        const Known& one = known[index];
         const bool allowed = !tried[index] && one.breaker.Allows(now_ns);
         some_allowed |= allowed;
         some_usable |= allowed && one.up;
@@ -466,18 +412,16 @@ TEST(UpstreamChoice, AgreesWithAListOfFlows) {
       if (!index) continue;
       ASSERT_LT(*index, choice.size());
       ASSERT_FALSE(tried[*index]);
-      Known& one = known.at(choice.key(*index));
+      Known& one = known[*index];
       ASSERT_TRUE(one.breaker.Allows(now_ns));
       ASSERT_EQ(one.up, some_usable);
       last_resorts += !some_usable;
       ++one.begun;
-      flows.push_back(
-          {choice.key(*index), *index, choice.OnBegin(*index, now_ns), one.breaker.Begin(now_ns)});
+      flows.push_back({*index, choice.OnBegin(*index, now_ns), one.breaker.Begin(now_ns)});
     } else if (!flows.empty()) {
       std::swap(flows[random() % flows.size()], flows.back());
       Flow& flow = flows.back();
-      ASSERT_EQ(choice.key(flow.index), flow.key);
-      Known& one = known.at(flow.key);
+      Known& one = known[flow.index];
       // Long times in which most fail, others in which most work.
       const unsigned works_percent = (i / 3000) % 2 == 0 ? 15 : 80;
       if (flow.connected) {
@@ -499,7 +443,7 @@ TEST(UpstreamChoice, AgreesWithAListOfFlows) {
     }
     for (size_t index = 0; index < choice.size(); ++index) {
       const UpstreamFigures figures = choice.Figures(index, now_ns);
-      const Known& one = known.at(choice.key(index));
+      const Known& one = known[index];
       const auto open = std::count_if(flows.begin(), flows.end(),
                                       [&](const Flow& flow) { return flow.index == index; });
       ASSERT_EQ(figures.open, static_cast<uint64_t>(open));

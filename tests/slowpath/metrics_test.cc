@@ -3,16 +3,27 @@
 #include "slowpath/metrics.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
+#include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <regex>
 #include <set>
 #include <sstream>
 
 #include "slowpath/health_watch.h"
+#include "slowpath/path_commands.h"
 #include "support/network.h"
 #include "support/packets.h"
 #include "support/status_rig.h"
@@ -21,6 +32,7 @@
 namespace braid::metrics_test {
 namespace {
 
+namespace asio = boost::asio;
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
@@ -41,9 +53,9 @@ std::set<std::string> LabelsOf(const MetricInfo& info) {
 // As the text has it: by name and labels.
 using Samples = std::map<std::string, double>;
 
-Samples Collect(const StatusRig& rig) {
-  const HealthInputs health = HealthWatch().See(rig.sources(), "");
-  std::istringstream text(RenderMetrics(CollectMetrics(rig.sources(), health)));
+Samples Collect(const StatusSources& sources) {
+  const HealthInputs health = HealthWatch().See(sources, "");
+  std::istringstream text(RenderMetrics(CollectMetrics(sources, health)));
   Samples samples;
   for (std::string line; std::getline(text, line);) {
     if (line.starts_with('#')) continue;
@@ -55,11 +67,14 @@ Samples Collect(const StatusRig& rig) {
   return samples;
 }
 
+Samples Collect(const StatusRig& rig) { return Collect(rig.sources()); }
+
 // The names of those that are about this peer, or any.
-std::set<std::string> NamesAbout(const Samples& samples, const std::string& peer) {
+std::set<std::string> NamesAbout(const Samples& samples, const std::string& peer,
+                                 const std::string& label = "peer") {
   std::set<std::string> names;
   for (const auto& [series, value] : samples) {
-    if (series.find("peer=\"" + peer) != series.npos) {
+    if (series.find(label + "=\"" + peer) != series.npos) {
       names.insert(series.substr(0, series.find('{')));
     }
   }
@@ -79,7 +94,8 @@ TEST(Metrics, AreCalledAsPrometheusWantsThem) {
         << name;
     for (const std::string& label : LabelsOf(info)) {
       EXPECT_TRUE(std::set<std::string>({"version", "mode", "io", "aead", "component", "worker",
-                                         "direction", "reason", "peer", "path", "outcome"})
+                                         "direction", "reason", "peer", "path", "outcome", "group",
+                                         "upstream"})
                       .contains(label))
           << name << " " << label;
     }
@@ -323,6 +339,223 @@ TEST(Metrics, OfAQuotaWhatIsUsedAndWhatThereIs) {
     const Samples samples = Collect(rig);
     EXPECT_EQ(samples.at("braid_path_quota_used_bytes{path=\"link0\"}"), 1234);
     EXPECT_EQ(samples.at("braid_path_quota_limit_bytes{path=\"link0\"}"), 5e9);
+  });
+}
+
+// --- Upstreams ---
+
+// A SOCKS5 server that grants all that it is asked for, and connects nowhere.
+class GrantingServer {
+ public:
+  explicit GrantingServer(asio::io_context& io)
+      : acceptor_(io, {asio::ip::address_v4::loopback(), 0}) {
+    Accept();
+  }
+  uint16_t port() const { return acceptor_.local_endpoint().port(); }
+
+ private:
+  static constexpr size_t kGreetingBytes = 3;
+  struct Client {
+    asio::ip::tcp::socket socket;
+    std::array<uint8_t, 64> bytes;
+  };
+
+  void Accept() {
+    acceptor_.async_accept([this](boost::system::error_code error, asio::ip::tcp::socket socket) {
+      if (error) return;
+      Serve(std::make_shared<Client>(Client{std::move(socket), {}}));
+      Accept();
+    });
+  }
+  static void Serve(const std::shared_ptr<Client>& client) {
+    client->socket.async_read_some(
+        asio::buffer(client->bytes), [client](boost::system::error_code error, size_t got) {
+          if (error) return;
+          const std::array<uint8_t, 10> granted = {5, 0, 0, 1};
+          const size_t answer_bytes = got == kGreetingBytes ? 2 : granted.size();
+          asio::write(client->socket, asio::buffer(granted.data(), answer_bytes), error);
+          Serve(client);
+        });
+  }
+
+  asio::ip::tcp::acceptor acceptor_;
+};
+
+// Groups, without the flows that a worker would tell of.
+class GroupsRig {
+ public:
+  explicit GroupsRig(StatusRig& rig) : rig_(rig), server_(io_) {
+    char name[] = "/tmp/braid-metrics-XXXXXX";
+    folder_ = mkdtemp(name);
+    EgressFlowsOptions options;
+    options.max_sessions = 16;
+    options.max_udp_sessions = 16;
+    options.mailboxes = rig.workers.group.mailboxes();
+    for (const UniqueFd& queue : rig.workers.device.queues) {
+      options.tun_queues.push_back(queue.get());
+    }
+    options.name_servers = [] { return std::vector{IpAddress::Parse("192.0.2.1").value()}; };
+    options.on_news = [](std::string_view, const nlohmann::ordered_json&) {};
+    flows_ = EgressFlows::Open(io_, std::move(options)).value();
+  }
+  ~GroupsRig() { std::filesystem::remove_all(folder_); }
+
+  void Use(const std::vector<UpstreamGroupConfig>& configs) {
+    auto groups = flows_->OpenGroups(configs);
+    ASSERT_TRUE(groups.ok()) << groups.status();
+    flows_->SetGroups(*std::move(groups), {});
+  }
+  const UpstreamGroup& group(size_t index) const { return *flows_->groups()[index]; }
+
+  template <typename Condition>
+  void Until(Condition&& condition) {
+    for (int i = 0; i < 10'000 && !condition(); ++i) io_.run_one_for(std::chrono::seconds(1));
+    EXPECT_TRUE(condition());
+  }
+  // What comes of a flow through the group.
+  Dialed Dial(size_t group) {
+    std::optional<Dialed> dialed;
+    flows_->groups()[group]->Open({IpAddress::Parse("192.0.2.80").value(), "", 80},
+                                  [&](Dialed one) { dialed = std::move(one); });
+    Until([&] { return dialed.has_value(); });
+    return *std::move(dialed);
+  }
+
+  Samples samples() const {
+    StatusSources sources = rig_.sources();
+    sources.egress = flows_.get();
+    return Collect(sources);
+  }
+
+  static HostPort At(uint16_t port) {
+    return {"127.0.0.1", port, IpAddress::Parse("127.0.0.1").value()};
+  }
+  HostPort server() const { return At(server_.port()); }
+  std::string PasswordFile() const {
+    const std::string path = folder_ + "/password";
+    std::ofstream(path) << "password";
+    EXPECT_EQ(chmod(path.c_str(), 0600), 0);
+    return path;
+  }
+
+ private:
+  StatusRig& rig_;
+  std::string folder_;
+  asio::io_context io_;
+  GrantingServer server_;
+  std::unique_ptr<EgressFlows> flows_;
+};
+
+UpstreamGroupConfig GroupOf(const std::string& name, const HostPort& upstream) {
+  UpstreamGroupConfig group;
+  group.name = name;
+  group.upstreams.push_back({.address = upstream});
+  return group;
+}
+
+TEST(Metrics, OfEachUpstreamHowItIsAndWhatWentThroughIt) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 1);
+    GroupsRig groups(rig);
+    UpstreamGroupConfig works = GroupOf("works", groups.server());
+    works.pool = WarmPoolOptions{.initial = 2, .max = 2};
+    UpstreamGroupConfig broken = GroupOf("broken", GroupsRig::At(1));
+    broken.upstreams.push_back({.address = GroupsRig::At(1),
+                                .username = "somebody",
+                                .password_file = groups.PasswordFile()});
+    broken.choice.breaker = {.failures = 1, .open_ns = 3600 * kSecondNs};
+    UpstreamGroupConfig tries = GroupOf("tries", GroupsRig::At(2));
+    tries.choice.breaker = {.failures = 1, .open_ns = 1};
+    tries.pool = WarmPoolOptions{.initial = 100};
+    groups.Use({works, broken, tries});
+
+    const auto is_warm = [&] { return groups.group(0).figures()[0].pool_idle == 2; };
+    groups.Until(is_warm);
+    std::optional<Dialed> flow = groups.Dial(0);
+    EXPECT_EQ(flow->verdict, TcpVerdict::Type::kOpen);
+    groups.Until(is_warm);
+    EXPECT_NE(groups.Dial(1).verdict, TcpVerdict::Type::kOpen);
+    EXPECT_NE(groups.Dial(2).verdict, TcpVerdict::Type::kOpen);
+    groups.Until([&] {
+      const auto of_broken = groups.group(1).figures();
+      return !of_broken[0].choice.up && !of_broken[1].choice.up;
+    });
+
+    const Samples samples = groups.samples();
+    const auto value = [&](const std::string& name, const std::string& labels) {
+      const auto found = samples.find("braid_egress_" + name + "{" + labels + "}");
+      EXPECT_NE(found, samples.end()) << name << " " << labels;
+      return found == samples.end() ? -1 : found->second;
+    };
+    const std::string of_works =
+        "group=\"works\",upstream=\"" + DescribeEndpoint(groups.server()) + "\"";
+    EXPECT_EQ(value("upstream_up", of_works), 1);
+    EXPECT_EQ(value("upstream_breaker_open", of_works), 0);
+    EXPECT_EQ(value("upstream_open_flows", of_works), 1);
+    EXPECT_EQ(value("upstream_flows_total", of_works + ",outcome=\"begun\""), 1);
+    EXPECT_EQ(value("upstream_flows_total", of_works + ",outcome=\"failed\""), 0);
+    EXPECT_GT(value("upstream_latency_seconds", of_works), 0);
+    EXPECT_LT(value("upstream_latency_seconds", of_works), 10);
+    EXPECT_EQ(value("pool_idle_connections", of_works), 2);
+    EXPECT_EQ(value("pool_target_connections", of_works), 2);
+    EXPECT_EQ(value("pool_taken_total", of_works), 1);
+    EXPECT_EQ(value("pool_empty_total", of_works), 0);
+    EXPECT_EQ(value("pool_expired_total", of_works), 0);
+    EXPECT_EQ(value("pool_stale_total", of_works), 0);
+    // Two users of one server.
+    for (const std::string name : {"127.0.0.1:1", "somebody@127.0.0.1:1"}) {
+      const std::string labels = "group=\"broken\",upstream=\"" + name + "\"";
+      EXPECT_EQ(value("upstream_up", labels), 0);
+      EXPECT_EQ(value("upstream_breaker_open", labels), 1);
+      EXPECT_EQ(value("upstream_open_flows", labels), 0);
+      EXPECT_EQ(value("upstream_flows_total", labels + ",outcome=\"begun\""), 1);
+      EXPECT_EQ(value("upstream_flows_total", labels + ",outcome=\"failed\""), 1);
+    }
+    EXPECT_FALSE(
+        NamesAbout(samples, "broken", "group").contains("braid_egress_upstream_latency_seconds"))
+        << "nobody knows";
+    EXPECT_FALSE(
+        NamesAbout(samples, "broken", "group").contains("braid_egress_pool_idle_connections"))
+        << "it has no pool";
+    const std::string of_tries = "group=\"tries\",upstream=\"127.0.0.1:2\"";
+    EXPECT_EQ(value("upstream_breaker_open", of_tries), 0.5);
+    EXPECT_EQ(value("pool_idle_connections", of_tries), 0);
+    EXPECT_EQ(value("pool_target_connections", of_tries), 100);
+    EXPECT_EQ(value("pool_taken_total", of_tries), 0);
+    EXPECT_EQ(value("pool_empty_total", of_tries), 1);
+
+    flow.reset();
+    groups.Until([&] { return groups.group(0).figures()[0].choice.open == 0; });
+    const Samples ended = groups.samples();
+    EXPECT_EQ(ended.at("braid_egress_upstream_open_flows{" + of_works + "}"), 0);
+    EXPECT_EQ(ended.at("braid_egress_upstream_flows_total{" + of_works + ",outcome=\"begun\"}"), 1);
+    ASSERT_TRUE(rig.workers.group.Stop());
+  });
+}
+
+TEST(Metrics, OfVeryManyUpstreamsEachHasOnlyAFew) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 1);
+    GroupsRig groups(rig);
+    std::vector<UpstreamGroupConfig> configs;
+    for (size_t upstream = 0; upstream <= kMaxUpstreamsInDetail; ++upstream) {
+      const HostPort at{"server" + std::to_string(upstream), 1080, {}};
+      if (upstream % UpstreamChoice::kMaxUpstreams != 0) {
+        configs.back().upstreams.push_back({.address = at});
+      } else {
+        configs.push_back(GroupOf("group" + std::to_string(upstream), at));
+      }
+    }
+    groups.Use(configs);
+    std::set<std::string> few;
+    for (const Metric metric : kOfEachUpstream) {
+      few.emplace(kMetrics[static_cast<size_t>(metric)].name);
+    }
+    EXPECT_EQ(NamesAbout(groups.samples(), "server0:1080", "upstream"), few);
+    configs.back().upstreams.pop_back();
+    groups.Use(configs);
+    EXPECT_GT(NamesAbout(groups.samples(), "server0:1080", "upstream").size(), few.size());
+    ASSERT_TRUE(rig.workers.group.Stop());
   });
 }
 
