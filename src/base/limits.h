@@ -69,7 +69,7 @@ inline constexpr int kSpareBuffers = 64;    // held by another worker, or by a q
 // While one set of reads is being worked on, the kernel has another.
 inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers;
 inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
-inline constexpr int kEventSlots = 1024;  // what workers tell the slow path
+inline constexpr int kEventSlots = 4096;  // what workers and relays tell the slow path
 inline constexpr int kVerdictSlots = 4096;  // of TCP flows past the tunnel
 // Of UDP packets past the tunnel, for each relay; and of it at least so much for each worker.
 inline constexpr size_t kEgressDatagramBytes = 4 << 20;
@@ -78,6 +78,9 @@ inline constexpr size_t kLeastEgressDatagramBytes = 256 << 10;
 inline constexpr int kMaxHandshakeJobs = 1024;
 // Of a UDP socket, each way. A burst of a whole TUN queue fits; more only adds delay.
 inline constexpr int kSocketBufferBytes = 4 << 20;
+
+// What a worker reads and writes has numbers below; relays and clients have descriptors, too.
+inline constexpr int kMaxDescriptors = 1 << 16;
 
 static_assert((kReceiveBuffers & (kReceiveBuffers - 1)) == 0);
 static_assert((kInboxSlots & (kInboxSlots - 1)) == 0);

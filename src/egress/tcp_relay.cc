@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "egress/first_bytes.h"
 #include "io/own_mark.h"
 
 namespace braid {
@@ -68,6 +69,8 @@ struct TcpRelay::Flow {
   };
 
   bool used = false;
+  bool awaits_first = false;  // what it says first is looked at, and not read
+  bool is_near_watched = false;
   bool queued = false;  // in again_
   uint32_t tag = 0;     // of its events: those of another flow of this place have another one
   TcpFlowId flow;
@@ -148,6 +151,10 @@ bool TcpRelay::Expect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void>
   return Tell({Message::Type::kExpect, flow, std::move(far), std::move(hold)});
 }
 
+bool TcpRelay::ExpectFirst(const TcpFlowId& flow) {
+  return Tell({.type = Message::Type::kExpectFirst, .flow = flow, .far = {}, .hold = {}});
+}
+
 bool TcpRelay::Connect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold) {
   return Tell({Message::Type::kConnect, flow, std::move(far), std::move(hold)});
 }
@@ -169,10 +176,8 @@ void TcpRelay::Run() {
   std::vector<uint32_t> turn;
   while (!stopping_) {
     doorbell_.AnnounceSleep();
-    const bool waits = messages_.Empty() && again_.empty();
-    const DurationNs most_ns = ended_.empty() ? kSweepEveryNs : kMillisecondNs;
     const int count = epoll_wait(epoll_.get(), events.data(), kEventsPerWait,
-                                 waits ? static_cast<int>(most_ns / kMillisecondNs) : 0);
+                                 static_cast<int>(SleepNs() / kMillisecondNs));
     doorbell_.AnnounceAwake();
     now_ns_ = MonotonicNowNs();
     // What is expected is known before it is accepted.
@@ -187,6 +192,7 @@ void TcpRelay::Run() {
     }
     turn.clear();
     if (now_ns_ >= next_sweep_ns_) Sweep(now_ns_);
+    TellOfFirst();
     TellOfEnds();
   }
   for (uint32_t place = 0; place < flows_.size(); ++place) {
@@ -203,7 +209,8 @@ void TcpRelay::Take(Message& message) {
   switch (message.type) {
     case Message::Type::kNone:
       break;
-    case Message::Type::kExpect: {
+    case Message::Type::kExpect:
+    case Message::Type::kExpectFirst: {
       const uint32_t place = TakePlace();
       if (place == kNowhere) {
         ended_.push_back(message.flow);
@@ -213,6 +220,7 @@ void TcpRelay::Take(Message& message) {
       flow.flow = message.flow;
       flow.ends[kFar] = std::move(message.far);
       flow.hold = std::move(message.hold);
+      flow.awaits_first = message.type == Message::Type::kExpectFirst;
       by_port_[flow.flow.v6][flow.flow.port] = place;
       break;
     }
@@ -284,8 +292,15 @@ void TcpRelay::Accept(int listener, bool v6) {
       continue;
     }
     totals_.accepted.Add(1);
-    flows_[place].ends[kNear] = std::move(fd);
-    if (flows_[place].is_joined()) Join(place);
+    Flow& flow = flows_[place];
+    flow.ends[kNear] = std::move(fd);
+    if (flow.is_joined()) Join(place);
+    if (!flow.awaits_first) continue;
+    epoll_event event{EPOLLIN | EPOLLRDHUP | EPOLLET, {}};
+    event.data.u64 = uint64_t{flow.tag} << 32 | place << 1 | kNear;
+    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, flow.ends[kNear].get(), &event);
+    flow.is_near_watched = true;
+    awaits_first_.emplace_back(now_ns_ + options_.first_bytes_within_ns, flow.flow);
   }
 }
 
@@ -293,12 +308,50 @@ void TcpRelay::Accept(int listener, bool v6) {
 void TcpRelay::Join(uint32_t place) {
   Flow& flow = flows_[place];
   flow.moved_ns = now_ns_;
+  flow.awaits_first = false;
   for (const int end : {kNear, kFar}) {
     KeepAlive(flow.ends[end].get());
     epoll_event event{EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, {}};
     event.data.u64 = uint64_t{flow.tag} << 32 | place << 1 | static_cast<uint32_t>(end);
-    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, flow.ends[end].get(), &event);
+    const bool is_watched = end == kNear && flow.is_near_watched;
+    epoll_ctl(epoll_.get(), is_watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, flow.ends[end].get(),
+              &event);
   }
+}
+
+// Looks at what has come, and leaves it there for who connects.
+void TcpRelay::LookAtFirst(uint32_t place, bool is_late) {
+  Flow& flow = flows_[place];
+  if (!flow.awaits_first) return;
+  const ssize_t got =
+      recv(flow.ends[kNear].get(), scratch_.get(), kMaxFirstBytes, MSG_PEEK | MSG_DONTWAIT);
+  if (got < 0 && errno != EAGAIN && errno != EINTR) return EndFlow(place, true);
+  FirstBytes first;
+  if (got > 0) first = ReadFirstBytes({scratch_.get(), static_cast<size_t>(got)});
+  const bool has_ended = got == 0;
+  if (first.verdict == FirstBytesVerdict::kMore && !has_ended && !is_late) return;
+  flow.awaits_first = false;
+  first_.push_back({flow.flow, std::move(first.name)});
+}
+
+void TcpRelay::TellOfFirst() {
+  while (!awaits_first_.empty() && awaits_first_.front().first <= now_ns_) {
+    const uint32_t place = Find(awaits_first_.front().second);
+    awaits_first_.pop_front();
+    if (place != kNowhere) LookAtFirst(place, true);
+  }
+  while (!first_.empty() && options_.on_first(first_.front().flow, first_.front().name)) {
+    first_.pop_front();
+  }
+}
+
+DurationNs TcpRelay::SleepNs() const {
+  if (!messages_.Empty() || !again_.empty()) return 0;
+  if (!ended_.empty() || !first_.empty()) return kMillisecondNs;
+  if (awaits_first_.empty()) return kSweepEveryNs;
+  const TimeNs due_ns = awaits_first_.front().first;
+  const DurationNs left_ns = due_ns > now_ns_ ? due_ns - now_ns_ : 0;
+  return std::min(left_ns + kMillisecondNs, kSweepEveryNs);
 }
 
 void TcpRelay::OnEvent(uint64_t tag, uint32_t events) {
@@ -319,6 +372,7 @@ void TcpRelay::OnEvent(uint64_t tag, uint32_t events) {
   Flow& flow = flows_[place];
   if (!flow.used || flow.tag != tag >> 32) return;
   if ((events & EPOLLERR) != 0) return EndFlow(place, true);
+  if (!flow.is_joined()) return LookAtFirst(place, false);
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) flow.from[end].readable = true;
   // What this end takes again, and what it has.
   const int other = 1 - end;

@@ -20,6 +20,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -40,6 +41,9 @@ class TcpRelay {
   // it, and it is to be called again.
   using OnEnd = std::function<bool(const TcpFlowId&)>;
 
+  // What a flow's first bytes say of the name of its destination; empty: nothing.
+  using OnFirst = std::function<bool(const TcpFlowId&, const std::string& name)>;
+
   struct Options {
     int index = 0;
     std::vector<IpAddress> listen;  // of each family at most one; the port is the kernel's choice
@@ -48,7 +52,9 @@ class TcpRelay {
     int max_flows = 20'000;
     DurationNs accept_within_ns = 60 * kSecondNs;  // then a flow that was expected is given up
     DurationNs idle_ns = 7200 * kSecondNs;         // of both directions; then the flow is reset
+    DurationNs first_bytes_within_ns = 300 * kMillisecondNs;  // then they are not waited for
     OnEnd on_end;
+    OnFirst on_first;  // as on_end
   };
 
   // Opens its listening sockets; nothing runs yet.
@@ -70,6 +76,8 @@ class TcpRelay {
   // Connect(), and nothing is read until then. `hold` goes when the flow has ended.
   bool Expect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold = nullptr);
   bool Connect(const TcpFlowId& flow, UniqueFd far, std::shared_ptr<void> hold = nullptr);
+  // As without a far end; on_first() follows, once the flow has said where it wants to.
+  bool ExpectFirst(const TcpFlowId& flow);
   // There is no far end: the near one is reset. Also ends any other flow.
   bool Reset(const TcpFlowId& flow);
   // All of them.
@@ -91,7 +99,7 @@ class TcpRelay {
  private:
   struct Flow;
   struct Message {
-    enum class Type : uint8_t { kNone, kExpect, kConnect, kReset, kResetAll, kStop };
+    enum class Type : uint8_t { kNone, kExpect, kExpectFirst, kConnect, kReset, kResetAll, kStop };
     Type type = Type::kNone;
     TcpFlowId flow;
     UniqueFd far;
@@ -106,6 +114,9 @@ class TcpRelay {
   void Accept(int listener, bool v6);
   void OnEvent(uint64_t tag, uint32_t events);
   void Join(uint32_t place);
+  void LookAtFirst(uint32_t place, bool is_late);
+  void TellOfFirst();
+  DurationNs SleepNs() const;
   // Moves what it can from one end to the other. False when the flow is over.
   bool Move(uint32_t place, int from);
   bool FlushKept(Flow& flow, int from);
@@ -128,6 +139,12 @@ class TcpRelay {
   std::vector<uint32_t> free_;
   std::vector<uint32_t> again_;  // that have had their share and are not done
   std::deque<TcpFlowId> ended_;  // of which nobody could be told yet
+  struct First {
+    TcpFlowId flow;
+    std::string name;
+  };
+  std::deque<First> first_;                                // as well
+  std::deque<std::pair<TimeNs, TcpFlowId>> awaits_first_;  // and until when, soonest first
   std::array<std::vector<uint32_t>, 2> by_port_;
   std::unique_ptr<uint8_t[]> scratch_;
   Totals totals_;

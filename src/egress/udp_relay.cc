@@ -24,7 +24,6 @@ constexpr int kReadsPerEvent = 32;
 constexpr size_t kUdpScratchBytes = 64 << 10;
 constexpr size_t kUdpHeaderBytes = 8;
 constexpr size_t kMaxUdpHeadersBytes = 40 + kUdpHeaderBytes;
-constexpr uint16_t kDnsPort = 53;
 constexpr uint8_t kTimeToLive = 64;
 // One that was refused is not asked for again before.
 constexpr DurationNs kRefusedForNs = 2 * kSecondNs;

@@ -112,8 +112,9 @@ Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& opt
   for (uint16_t place = kMaxHeldSyns; place-- > 0;) free_syns_.push_back(place);
 }
 
-void Egress::SetRules(const EgressRules* rules) {
+void Egress::SetRules(const EgressRules* rules, const LearnedNames* names) {
   rules_ = rules;
+  names_ = names;
   ++generation_;
 }
 
@@ -136,7 +137,7 @@ bool Egress::Take(PacketPtr& packet, const Segmenter& segmenter, bool handed) {
     }
   }
   if (rules_ == nullptr) return false;
-  const EgressAction& action = ActionFor(flow);
+  const EgressAction& action = ActionFor(flow, inner.is_tcp() && BeginsTcp(segmenter));
   if (action.to == EgressAction::To::kTunnel) return false;
   // What a flow of its own is kept for has one owner, also where queues are chosen otherwise.
   if (HandOver(OwnerOf(segmenter.packet(), state_.options), packet, segmenter, handed)) return true;
@@ -181,11 +182,14 @@ bool Egress::ComesBack(PacketPtr& packet, const Segmenter& segmenter, const Flow
   return true;
 }
 
-// A flow that has been decided about is not decided about anew, unless others took its place.
-const EgressAction& Egress::ActionFor(const FlowKey& flow) {
+// A flow that has been decided about is not decided about anew, unless others took its place. One
+// that begins is another one, of which more may be known by now.
+const EgressAction& Egress::ActionFor(const FlowKey& flow, bool begins) {
   KnownFlow& known = known_[absl::Hash<FlowKey>()(flow) & (kKnownFlows - 1)];
-  if (known.generation == generation_ && known.key == flow) return known.action;
-  const size_t rule = rules_->Find(flow);
+  if (!begins && known.generation == generation_ && known.key == flow) return known.action;
+  EgressRules::Set names;
+  const bool has_names = names_ != nullptr && names_->Find(flow.destination, state_.now_ns, names);
+  const size_t rule = has_names ? rules_->Find(flow, names) : rules_->Find(flow);
   known.key = flow;
   known.generation = generation_;
   known.action = rule == EgressRules::kNoRule ? EgressAction() : rules_->rule(rule).action;

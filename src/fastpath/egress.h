@@ -23,6 +23,7 @@
 #include "base/counters.h"
 #include "fastpath/egress_options.h"
 #include "fastpath/flow_shortcuts.h"
+#include "fastpath/learned_names.h"
 #include "fastpath/segmenter.h"
 #include "fastpath/tcp_sessions.h"
 #include "fastpath/tun_answers.h"
@@ -34,9 +35,9 @@ class Egress {
  public:
   Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& options);
 
-  // The rules from now on; they outlive it, or the next call. Flows that are there stay where they
-  // are. nullptr: there are none.
-  void SetRules(const EgressRules* rules);
+  // The rules from now on, and which names addresses are known by, where that matters; they outlive
+  // it, or the next call. Flows that are there stay where they are. nullptr: there are none.
+  void SetRules(const EgressRules* rules, const LearnedNames* names);
 
   // Takes the packet, which the segmenter has begun with, if it is one for here: it goes on, is
   // handed over, or dropped and counted. Else false. `handed` when another worker read it.
@@ -98,7 +99,7 @@ class Egress {
   Sessions& Of(bool v6) { return v6 ? v6_ : v4_; }
   bool ComesBack(PacketPtr& packet, const Segmenter& segmenter, const FlowKey& flow, bool handed);
   bool HandOver(int worker, PacketPtr& packet, const Segmenter& segmenter, bool handed);
-  const EgressAction& ActionFor(const FlowKey& flow);
+  const EgressAction& ActionFor(const FlowKey& flow, bool begins);
   void Block(const EgressAction& action, const Segmenter& segmenter);
   void RelayDatagrams(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow);
   void AnswerEcho(PacketPtr packet, const Segmenter& segmenter);
@@ -123,6 +124,7 @@ class Egress {
   Sessions v4_;
   Sessions v6_;
   const EgressRules* rules_ = nullptr;
+  const LearnedNames* names_ = nullptr;  // nullptr: names do not matter
   uint32_t generation_ = 0;
   std::vector<KnownFlow> known_;
   std::vector<HeldSyn> syns_;

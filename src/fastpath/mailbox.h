@@ -26,6 +26,7 @@
 #include "fastpath/egress_options.h"
 #include "fastpath/egress_rules.h"
 #include "fastpath/keypair.h"
+#include "fastpath/learned_names.h"
 #include "fastpath/path_set.h"
 #include "fastpath/route_table.h"
 #include "fastpath/socket_table.h"
@@ -88,7 +89,8 @@ struct Command {
     kUsePath,        // peer, path: send over it
     kSetPathUp,      // peer, path, up, far, path_options
     kSetClassRules,  // class_rules: of all bonds
-    kSetEgress,      // egress_rules: what leaves past the tunnel; nullptr: nothing does
+    kSetEgress,      // egress_rules: what leaves past the tunnel; nullptr: nothing does;
+                     // egress_names: by which names, nullptr: they do not matter
     kSetBond,        // bond: how all bonds behave
     kSetThrottle,    // throttle: the limits of all peers; nullptr: there are none
     kSetPeerMode,    // peer, mode: another than that of all bonds, or no other
@@ -103,6 +105,7 @@ struct Command {
   const RouteTable* routes = nullptr;
   const ClassRules* class_rules = nullptr;
   const EgressRules* egress_rules = nullptr;
+  const LearnedNames* egress_names = nullptr;
   Throttle* throttle = nullptr;
   const Keypair* keypair = nullptr;
   uint16_t mtu = 0;
@@ -134,7 +137,9 @@ struct Event {
     kTcpGone,        // tcp: one that was said to get there has been given up
     kUdpBegins,      // udp, action: it is for the slow path to find a relay of datagrams for it
     kUdpGone,        // udp: it is over
+    kTcpFirst,       // tcp, bytes, length: the name that its first bytes say, if any
     kDnsQuery,       // flow, action, udp.relay, bytes, length: a datagram for a name server
+    kDnsAnswer,      // bytes, length: one that came through the tunnel
     kDied,           // bytes, length: the worker's thread has ended, and why
   };
   Type type = Type::kNone;

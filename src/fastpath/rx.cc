@@ -388,9 +388,22 @@ void Receiver::Deliver(Session& session, MutableBytes plain, const InnerPacket& 
                        bool partial_checksum) {
   session.rx_packets.Add(1);
   session.rx_bytes.Add(plain.size());
+  if (tells_of_names_ && inner.is_udp()) TellOfNames(plain, inner);
   if (coalescer_.Add(plain, inner, partial_checksum)) return;
   FlushAll();
   coalescer_.Add(plain, inner, partial_checksum);
+}
+
+// An answer of a name server, as far as it is one that an event holds.
+void Receiver::TellOfNames(Bytes plain, const InnerPacket& inner) {
+  const Bytes payload = plain.subspan(inner.headers_bytes());
+  if (LoadBe16(&plain[inner.l4_offset]) != kDnsPort) return;
+  if (payload.size() > Event::kMaxDatagramBytes) return;
+  Event event;
+  event.type = Event::Type::kDnsAnswer;
+  event.length = static_cast<uint16_t>(payload.size());
+  std::copy(payload.begin(), payload.end(), event.bytes.begin());
+  state_.Tell(std::move(event));
 }
 
 bool Receiver::OwnsSource(PeerSlot peer, Bytes packet) {

@@ -23,6 +23,8 @@ class Receiver {
 
   // Of what comes. What is too much waits here, once it is opened. nullptr: there are none.
   void SetLimits(ThrottleWay* way) { shaper_.SetLimits(way, state_.now_ns); }
+  // Whether the slow path is to see what name servers say through the tunnel.
+  void SetTellsOfNames(bool tells) { tells_of_names_ = tells; }
   // What has waited for a limit and may go on.
   void DeliverShaped();
   TimeNs NextDue() const { return shaper_.NextDue(); }
@@ -84,6 +86,7 @@ class Receiver {
   void Deliver(Session& session, MutableBytes plain, const InnerPacket& inner,
                bool partial_checksum);
   bool OwnsSource(PeerSlot peer, Bytes packet);
+  void TellOfNames(Bytes plain, const InnerPacket& inner);
   void FlushAll();
 
   WorkerState& state_;
@@ -91,6 +94,7 @@ class Receiver {
   Bonds& bonds_;
   Shaper shaper_;
   Coalescer coalescer_;
+  bool tells_of_names_ = false;
   CarryOutCommands carry_out_commands_ = nullptr;
   void* worker_ = nullptr;
 

@@ -257,7 +257,8 @@ void Worker::CarryOut(const Command& command) {
       bonds_.SetClassRules(command.class_rules);
       break;
     case Command::Type::kSetEgress:
-      if (egress_) egress_->SetRules(command.egress_rules);
+      if (egress_) egress_->SetRules(command.egress_rules, command.egress_names);
+      receiver_.SetTellsOfNames(command.egress_names != nullptr);
       break;
     case Command::Type::kSetBond:
       bonds_.SetOptions(command.bond);

@@ -19,12 +19,11 @@ namespace {
 
 constexpr int kEvents = 32;
 constexpr int kReadsPerSocket = 16;  // before the next descriptor has its turn
-constexpr int kDescriptors = 1 << 16;
 
 class EpollBackend final : public Backend {
  public:
   EpollBackend(PacketPool& pool, UniqueFd epoll) : pool_(pool), epoll_(std::move(epoll)) {
-    added_.reserve(kDescriptors);
+    added_.reserve(kMaxDescriptors);
   }
 
   std::string_view name() const override { return "epoll"; }
@@ -104,7 +103,7 @@ class EpollBackend final : public Backend {
   }
 
   absl::Status Add(int fd, Source source, uint16_t id) {
-    if (fd >= kDescriptors) {
+    if (fd >= kMaxDescriptors) {
       return absl::ResourceExhaustedError("epoll: too many open descriptors");
     }
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);

@@ -27,7 +27,7 @@ namespace {
 constexpr uint8_t kOpcodeReadMultishot = 49;  // IORING_OP_READ_MULTISHOT, Linux 6.7
 constexpr unsigned kSubmissionEntries = 1024;
 constexpr unsigned kCompletionEntries = 4096;
-constexpr int kMaxFiles = 1024;
+constexpr int kMaxFiles = 1024;          // of one worker
 constexpr int kTunReadsOutstanding = 4;  // where the kernel has no multishot read
 static_assert(Backend::kMaxSends + Backend::kMaxWrites < kSubmissionEntries);
 
@@ -109,7 +109,7 @@ class UringBackend final : public Backend {
  public:
   explicit UringBackend(PacketPool& pool) : pool_(pool) {
     sources_.reserve(kMaxFiles);
-    fixed_index_.resize(kMaxFiles, -1);
+    fixed_index_.resize(kMaxDescriptors, -1);
     free_slots_.reserve(kMaxFiles);
     for (int slot = kMaxFiles; slot-- > 0;) free_slots_.push_back(static_cast<int16_t>(slot));
     receive_message_.msg_namelen = sizeof(sockaddr_in6);
@@ -283,7 +283,7 @@ class UringBackend final : public Backend {
     const auto place =
         std::find_if(sources_.begin(), sources_.end(),
                      [](const ArmedSource& source) { return source.state == State::kFree; });
-    if (fd >= kMaxFiles || free_slots_.empty() ||
+    if (fd >= kMaxDescriptors || free_slots_.empty() ||
         (place == sources_.end() && sources_.size() == kMaxFiles)) {
       return absl::ResourceExhaustedError("io_uring: too many descriptors for one worker");
     }
@@ -312,7 +312,7 @@ class UringBackend final : public Backend {
     free_slots_.push_back(source.slot);
   }
 
-  int FixedIndex(int fd) const { return fd < 0 || fd >= kMaxFiles ? -1 : fixed_index_[fd]; }
+  int FixedIndex(int fd) const { return fd < 0 || fd >= kMaxDescriptors ? -1 : fixed_index_[fd]; }
 
   // With many sockets the reads to be armed may have filled the queue; a submission empties it.
   io_uring_sqe* NextSubmission() {

@@ -61,7 +61,7 @@ constexpr std::string_view kSchemas = R"json({
   "EgressStatus": {
     "type": "object",
     "description": "What leaves past the tunnel, where any rule may say so",
-    "required": ["rules", "shortcuts", "tcp", "udp", "groups"],
+    "required": ["rules", "shortcuts", "tcp", "udp", "dns", "groups"],
     "properties": {
       "rules": {"type": "integer", "minimum": 0},
       "shortcuts": {
@@ -76,6 +76,11 @@ constexpr std::string_view kSchemas = R"json({
       "udp": {
         "type": "object",
         "description": "Sessions that are there, what became of all, and of their datagrams",
+        "additionalProperties": {"type": "integer", "minimum": 0}
+      },
+      "dns": {
+        "type": "object",
+        "description": "Queries of DNS past the tunnel, and what became of them",
         "additionalProperties": {"type": "integer", "minimum": 0}
       },
       "groups": {

@@ -219,10 +219,20 @@ struct UpstreamGroupConfig {
   bool operator==(const UpstreamGroupConfig&) const = default;
 };
 
+// What programs ask of name servers past the tunnel.
+struct EgressDnsConfig {
+  std::vector<Endpoint> servers;  // are asked in place of whom a program asks; none: nobody is
+  bool cache = true;
+  int timeout_s = 5;
+
+  bool operator==(const EgressDnsConfig&) const = default;
+};
+
 // What leaves past the tunnel, of what enters its device.
 struct ProxyConfig {
   std::vector<EgressRule> rules;  // the first that fits counts
   std::vector<UpstreamGroupConfig> groups;
+  EgressDnsConfig dns;
   int tcp_sessions = 20'000;  // at once, of each address family
   int udp_sessions = 4096;    // at once: inner sources, for each way out
 

@@ -16,10 +16,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<std::string_view, 11> kLive = {
+constexpr std::array<std::string_view, 12> kLive = {
     "/network/routes", "/network/nat",  "/network/dns",    "/network/kill_switch",
     "/tunnel/paths",   "/tunnel/peers", "/tunnel/bonding", "/log",
-    "/throttle",       "/proxy/rules",  "/proxy/groups",
+    "/throttle",       "/proxy/rules",  "/proxy/groups",   "/proxy/dns",
 };
 
 bool IsLive(std::string_view pointer) {

@@ -201,6 +201,8 @@ Json EgressRuleJson(const EgressRule& rule, const std::vector<UpstreamGroupConfi
   Json match = Json::object();
   if (!rule.prefixes.empty()) match["prefix"] = Texts(rule.prefixes);
   if (!rule.sources.empty()) match["source"] = Texts(rule.sources);
+  if (!rule.domains.empty()) match["domain"] = rule.domains;
+  if (!rule.domain_suffixes.empty()) match["domain_suffix"] = rule.domain_suffixes;
   if (!rule.ports.empty()) match["port"] = PortsJson(rule.ports);
   for (const uint8_t protocol : rule.protocols) match["protocol"].push_back(ProtocolJson(protocol));
   if (!match.empty()) json["match"] = std::move(match);
@@ -251,6 +253,9 @@ Json ProxyJson(const ProxyConfig& proxy) {
   for (const UpstreamGroupConfig& group : proxy.groups) {
     json["groups"][group.name] = UpstreamGroupJson(group);
   }
+  json["dns"]["servers"] = Texts(proxy.dns.servers);
+  json["dns"]["cache"] = proxy.dns.cache;
+  json["dns"]["timeout_s"] = proxy.dns.timeout_s;
   json["tcp_sessions"] = proxy.tcp_sessions;
   json["udp_sessions"] = proxy.udp_sessions;
   return json;

@@ -30,6 +30,8 @@ constexpr uint64_t kMaxWeight = 1000;
 constexpr uint64_t kMaxWarm = 10'000;
 constexpr uint64_t kDayS = 86'400;
 constexpr uint16_t kSocksPort = 1080;
+constexpr size_t kMaxDnsServers = 8;
+constexpr uint64_t kMaxDnsTimeoutS = 60;
 
 constexpr std::array<std::string_view, 3> kTo = {"tunnel", "direct", "block"};
 constexpr std::array<std::string_view, 3> kStrategies = {"round_robin", "least_connections",
@@ -49,6 +51,24 @@ void ReadPrefixes(const Section& match, std::string_view key, std::vector<IpPref
   }
 }
 
+// In lower case, without a dot at either end: ".example.com" is often written for a suffix.
+void ReadDomains(const Section& match, std::string_view key, std::vector<std::string>& to) {
+  const auto values = match.Find(key);
+  if (!values) return;
+  for (const Node& value : ValuesOf(*values)) {
+    const auto text = value.Text();
+    if (!text) continue;
+    std::string name = absl::AsciiStrToLower(*text);
+    if (name.ends_with('.')) name.pop_back();
+    if (key == "domain_suffix" && name.starts_with('.')) name.erase(0, 1);
+    if (IsHostName(name)) {
+      to.push_back(std::move(name));
+    } else {
+      value.Wrong("must be the name of a host or a domain, such as \"example.com\"");
+    }
+  }
+}
+
 void ReadProtocol(const Node& node, std::vector<uint8_t>& to) {
   if (node.Is("tcp")) return to.push_back(kProtocolTcp);
   if (node.Is("udp")) return to.push_back(kProtocolUdp);
@@ -62,10 +82,12 @@ void ReadProtocol(const Node& node, std::vector<uint8_t>& to) {
 bool IsOfPorts(uint8_t protocol) { return protocol == kProtocolTcp || protocol == kProtocolUdp; }
 
 void ReadMatch(const Node& node, EgressRule& to) {
-  const Section match(node, {"prefix", "source", "port", "protocol"});
+  const Section match(node, {"prefix", "source", "port", "protocol", "domain", "domain_suffix"});
   if (!node.value().is_object()) return;
   ReadPrefixes(match, "prefix", to.prefixes);
   ReadPrefixes(match, "source", to.sources);
+  ReadDomains(match, "domain", to.domains);
+  ReadDomains(match, "domain_suffix", to.domain_suffixes);
   if (const auto ports = match.Find("port")) {
     const std::vector<Node> values = ValuesOf(*ports);
     if (values.size() > kMaxPortRangesPerRule) ports->Wrong("has too many ranges of ports");
@@ -122,6 +144,27 @@ void ReadRule(const Node& node, const std::vector<UpstreamGroupConfig>& groups, 
         return IsOfPorts(protocol) || protocol == kProtocolIcmp || protocol == kProtocolIcmpV6;
       });
   if (relays && asks_for_others) where->Wrong("carries TCP and UDP alone");
+}
+
+void ReadEgressDns(const Node& node, EgressDnsConfig& to) {
+  const Section dns(node, {"servers", "cache", "timeout_s"});
+  if (!node.value().is_object()) return;
+  dns.Boolean("cache", to.cache);
+  dns.Integer("timeout_s", 1, kMaxDnsTimeoutS, to.timeout_s);
+  const auto servers = dns.Find("servers");
+  if (!servers) return;
+  for (const Node& server : servers->List(0, kMaxDnsServers)) {
+    const auto text = server.Text();
+    const auto address = text ? IpAddress::Parse(*text) : std::nullopt;
+    if (address) {
+      if (CheckAddress(server, *address, Unspecified::kRefused)) {
+        to.servers.push_back({*address, kDnsPort, 0});
+      }
+    } else if (text) {
+      if (const auto read = ReadEndpoint(server, Unspecified::kRefused))
+        to.servers.push_back(*read);
+    }
+  }
 }
 
 // --- Groups ---
@@ -274,10 +317,11 @@ absl::StatusOr<std::string> ReadPasswordFile(const std::string& path) {
 }
 
 void ReadProxy(const Node& node, const std::string& folder, ProxyConfig& to) {
-  const Section proxy(node, {"rules", "groups", "tcp_sessions", "udp_sessions"});
+  const Section proxy(node, {"rules", "groups", "dns", "tcp_sessions", "udp_sessions"});
   if (!node.value().is_object()) return;
   proxy.Integer("tcp_sessions", kMinTcpSessions, kMaxTcpSessions, to.tcp_sessions);
   proxy.Integer("udp_sessions", kMinUdpSessions, kMaxUdpSessions, to.udp_sessions);
+  if (const auto dns = proxy.Find("dns")) ReadEgressDns(*dns, to.dns);
   if (const auto groups = proxy.Find("groups")) ReadGroups(*groups, folder, to);
   const auto rules = proxy.Need("rules",
                                 "a list such as [{\"match\": {\"port\": 25}, \"to\": "

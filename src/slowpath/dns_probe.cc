@@ -14,7 +14,6 @@
 namespace braid {
 namespace {
 
-constexpr uint16_t kDnsPort = 53;
 constexpr int kNameServerTries = 3;
 constexpr int kNameServerTryMs = 500;
 // "Who serves the root?" (RFC 1035), which every server knows or refuses: flags with recursion

@@ -4,18 +4,28 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "io/own_mark.h"
+#include "slowpath/net_setup.h"
 
 namespace braid {
 namespace {
 
 constexpr auto kDialTimeout = std::chrono::seconds(60);
 constexpr size_t kMaxUnderWay = 10'000;
+// Of no machine (RFC 5737, RFC 3849): what leads there is the way in general.
+constexpr const char* kSomewhere[] = {"192.0.2.1", "2001:db8::1"};
+constexpr uint16_t kAnyPort = 9;
 constexpr int kUdpBufferBytes = 1 << 20;
 constexpr auto kSayAgainAfter = std::chrono::milliseconds(1);
+
+uint64_t KeyOfFirst(const TcpFlowId& flow) {
+  return uint64_t{flow.worker} << 32 | uint64_t{flow.v6} << 16 | flow.port;
+}
 
 // A socket that speaks with the server's relay alone, from the address that has asked for it.
 UniqueFd OpenRelayedUdp(const UpstreamGroup::Association& of) {
@@ -75,6 +85,13 @@ absl::Status EgressFlows::OpenTcpRelay(int worker) {
     mailbox->doorbell.Ring();
     return true;
   };
+  options.on_first = [this](const TcpFlowId& flow, const std::string& name) {
+    Event event;
+    event.type = Event::Type::kTcpFirst;
+    event.tcp = flow;
+    event.SetText(name);
+    return TellSlowPath(std::move(event));
+  };
   auto relay = TcpRelay::Listen(std::move(options));
   if (relay.ok()) relays_.push_back(*std::move(relay));
   return relay.status();
@@ -100,6 +117,18 @@ void EgressFlows::OpenUdpRelay(int worker) {
     Event event;
     event.type = Event::Type::kUdpGone;
     event.udp = session;
+    return TellSlowPath(std::move(event));
+  };
+  options.calls.on_query = [this, worker](const FlowKey& flow, const EgressAction& action,
+                                          Bytes query) {
+    if (query.size() > Event::kMaxDatagramBytes) return false;
+    Event event;
+    event.type = Event::Type::kDnsQuery;
+    event.flow = flow;
+    event.action = action;
+    event.udp.relay = static_cast<uint16_t>(worker);
+    event.length = static_cast<uint16_t>(query.size());
+    std::copy(query.begin(), query.end(), event.bytes.begin());
     return TellSlowPath(std::move(event));
   };
   udp_relays_.push_back(std::make_unique<UdpRelay>(std::move(options)));
@@ -142,13 +171,14 @@ void EgressFlows::Close() {
   for (const Groups* groups : {&groups_, &retired_}) {
     for (const auto& group : *groups) group->Close();
   }
+  if (dns_) dns_->Close();
   for (const auto& [session, control] : std::exchange(associations_, {})) control->Close();
   for (const auto& relay : relays_) relay->Stop();
   for (const auto& relay : udp_relays_) relay->Stop();
 }
 
 bool EgressFlows::Takes(const Event& event) {
-  return event.type >= Event::Type::kTcpBegins && event.type <= Event::Type::kDnsQuery;
+  return event.type >= Event::Type::kTcpBegins && event.type <= Event::Type::kDnsAnswer;
 }
 
 void EgressFlows::OnEvent(const Event& event) {
@@ -157,8 +187,15 @@ void EgressFlows::OnEvent(const Event& event) {
     case Event::Type::kTcpBegins:
       return Begin(event);
     case Event::Type::kTcpGone:
+      await_first_.erase(KeyOfFirst(event.tcp));
       RelayOf(event.tcp).Reset(event.tcp);
       return;
+    case Event::Type::kTcpFirst:
+      return OnFirst(event.tcp, event.Text());
+    case Event::Type::kDnsQuery:
+      return Ask(event);
+    case Event::Type::kDnsAnswer:
+      return names_.LearnFrom({event.bytes.data(), event.length});
     case Event::Type::kUdpBegins:
       return BeginUdp(event);
     case Event::Type::kUdpGone:
@@ -169,14 +206,16 @@ void EgressFlows::OnEvent(const Event& event) {
   }
 }
 
+// --- UDP ---
+
 void EgressFlows::BeginUdp(const Event& event) {
   const UdpSessionId session = event.udp;
-  const auto group = groups_by_number_.find(event.action.group);
-  if (group == groups_by_number_.end() || under_way() >= kMaxUnderWay) {
+  UpstreamGroup* const group = GroupOf(event.action);
+  if (group == nullptr || under_way() >= kMaxUnderWay) {
     udp_relays_[session.relay]->Refuse(session);
     return;
   }
-  group->second->Associate(
+  group->Associate(
       [this, session](UpstreamGroup::Association made) { OnAssociated(session, std::move(made)); });
 }
 
@@ -208,7 +247,7 @@ absl::StatusOr<EgressFlows::Groups> EgressFlows::OpenGroups(
   return groups;
 }
 
-std::vector<EgressRule> EgressFlows::SetGroups(Groups groups, std::vector<EgressRule> rules) {
+EgressNames::ForWorkers EgressFlows::SetConfig(Groups groups, const ProxyConfig& config) {
   const auto has = [](const Groups& among, const std::shared_ptr<UpstreamGroup>& group) {
     return std::find(among.begin(), among.end(), group) != among.end();
   };
@@ -224,16 +263,28 @@ std::vector<EgressRule> EgressFlows::SetGroups(Groups groups, std::vector<Egress
   }
   groups_ = std::move(groups);
   LetGoOfRetired();
+  const bool is_other_dns = dns_config_ != config.dns;
+  dns_config_ = config.dns;
+  if (dns_ == nullptr || is_other_dns) OpenDns();
+  if (outward_.empty()) outward_ = AddressesOutward();
+  // A group is known to workers by a number that is never another one's.
+  std::vector<EgressRule> rules = config.rules;
   for (EgressRule& rule : rules) {
     if (rule.action.to != EgressAction::To::kGroup) continue;
-    for (const auto& [number, group] : groups_by_number_) {
-      if (group == groups_[rule.action.group]) {
-        rule.action.group = number;
-        break;
-      }
-    }
+    rule.action.group = NumberOf(groups_[rule.action.group]);
   }
-  return rules;
+  return names_.SetRules(std::move(rules));
+}
+
+uint16_t EgressFlows::NumberOf(const std::shared_ptr<UpstreamGroup>& group) const {
+  return std::find_if(groups_by_number_.begin(), groups_by_number_.end(),
+                      [&](const auto& one) { return one.second == group; })
+      ->first;
+}
+
+UpstreamGroup* EgressFlows::GroupOf(const EgressAction& action) const {
+  const auto found = groups_by_number_.find(action.group);
+  return found == groups_by_number_.end() ? nullptr : found->second.get();
 }
 
 void EgressFlows::LetGoOfRetired() {
@@ -252,27 +303,64 @@ size_t EgressFlows::under_way() const {
   return all;
 }
 
+// --- TCP ---
+
 void EgressFlows::Begin(const Event& event) {
   const TcpFlowId flow = event.tcp;
-  const Endpoint to{event.flow.destination, event.flow.destination_port, 0};
-  const bool to_group = event.action.to == EgressAction::To::kGroup;
   if (!retired_.empty()) LetGoOfRetired();
-  const auto group =
-      to_group ? groups_by_number_.find(event.action.group) : groups_by_number_.end();
-  const bool is_gone = to_group && group == groups_by_number_.end();
-  if (is_gone || under_way() >= kMaxUnderWay) {
+  const auto refuse = [&] {
     ++totals_.refused;
-    return Say({TcpVerdict::Type::kRefuse, flow, {}});
+    Say({TcpVerdict::Type::kRefuse, flow, {}});
+  };
+  if (under_way() >= kMaxUnderWay) return refuse();
+  Begun begun{flow, event.flow, event.action, names_.NameOf(event.flow.destination)};
+  if (!event.action.early_accept) return Dial(std::move(begun));
+  // What it says first may name where it wants to, where nothing else has.
+  const bool looks = names_.do_names_matter() && begun.name.empty();
+  TcpRelay& relay = RelayOf(flow);
+  if (!(looks ? relay.ExpectFirst(flow) : relay.Expect(flow, UniqueFd()))) return refuse();
+  Say({TcpVerdict::Type::kOpen, flow, {}});
+  if (!looks) return Dial(std::move(begun));
+  await_first_[KeyOfFirst(flow)] = std::move(begun);
+}
+
+void EgressFlows::OnFirst(const TcpFlowId& flow, const std::string& name) {
+  auto waits = await_first_.extract(KeyOfFirst(flow));
+  if (!waits || waits.mapped().flow != flow) return;
+  Begun begun = std::move(waits.mapped());
+  if (!name.empty()) {
+    begun.name = name;
+    const EgressRules& rules = names_.rules();
+    const size_t rule = rules.Find(begun.key, rules.NamesSatisfy(name));
+    // It is accepted already, so the tunnel is no way any more: it stays with what it had.
+    const bool is_for_tunnel =
+        rule == EgressRules::kNoRule || rules.rule(rule).action.to == EgressAction::To::kTunnel;
+    if (!is_for_tunnel) begun.action = rules.rule(rule).action;
   }
-  const bool early = event.action.early_accept;
-  if (early && !RelayOf(flow).Expect(flow, UniqueFd())) {
+  if (begun.action.to == EgressAction::To::kBlock) {
     ++totals_.refused;
-    return Say({TcpVerdict::Type::kRefuse, flow, {}});
+    RelayOf(flow).Reset(flow);
+    return;
   }
-  if (early) Say({TcpVerdict::Type::kOpen, flow, {}});
+  begun.action.early_accept = true;
+  Dial(std::move(begun));
+}
+
+void EgressFlows::Dial(Begun begun) {
+  const TcpFlowId flow = begun.flow;
+  const bool early = begun.action.early_accept;
+  Endpoint to{begun.key.destination, begun.key.destination_port, 0};
+  if (to.port == kDnsPort) to = dns_->first_server().value_or(to);
   auto on_dialed = [this, flow, early](Dialed dialed) { OnDialed(flow, early, std::move(dialed)); };
-  if (!to_group) return dialer_.Dial(to, std::move(on_dialed));
-  group->second->Open({to.address, "", to.port}, std::move(on_dialed));
+  if (begun.action.to != EgressAction::To::kGroup) return dialer_.Dial(to, std::move(on_dialed));
+  UpstreamGroup* const group = GroupOf(begun.action);
+  if (group == nullptr) {
+    return on_dialed({{}, nullptr, TcpVerdict::Type::kRefuse, {}});
+  }
+  const bool by_name = group->config().names && !begun.name.empty();
+  Socks5Target target{to.address, "", to.port};
+  if (by_name) target = {{}, begun.name, to.port};
+  group->Open(target, std::move(on_dialed));
 }
 
 void EgressFlows::OnDialed(const TcpFlowId& flow, bool early, Dialed dialed) {
@@ -289,6 +377,93 @@ void EgressFlows::OnDialed(const TcpFlowId& flow, bool early, Dialed dialed) {
   if (!early) return Say(verdict);
   if (!opened) relay.Reset(flow);
 }
+
+// --- DNS ---
+
+void EgressFlows::OpenDns() {
+  DnsForwarder::Options options;
+  options.servers = dns_config_.servers;
+  if (!dns_config_.cache) options.cache.reset();
+  options.timeout_ns = static_cast<DurationNs>(dns_config_.timeout_s) * kSecondNs;
+  options.ways = WaysOfDns();
+  options.on_answer = [this](const Endpoint& client, const Endpoint& server,
+                             std::vector<uint8_t> answer) {
+    // Any relay writes to the device; it need not be the one that has read the query.
+    udp_relays_.front()->Answer(server, client, std::move(answer));
+  };
+  options.on_learned = [this](const std::string& name, const IpAddress& address, uint32_t ttl_s) {
+    names_.Learn(name, address, ttl_s);
+  };
+  if (dns_) dns_->Close();
+  dns_ = std::make_unique<DnsForwarder>(io_, std::move(options));
+}
+
+DnsWays EgressFlows::WaysOfDns() {
+  DnsWays ways;
+  ways.connect = [this](const EgressAction& by, const Endpoint& server, TcpDialer::OnDialed done) {
+    if (by.to != EgressAction::To::kGroup) return dialer_.Dial(server, std::move(done));
+    if (UpstreamGroup* const group = GroupOf(by)) {
+      return group->Open({server.address, "", server.port}, std::move(done));
+    }
+    boost::asio::post(io_, [done = std::move(done)] {
+      done({{}, nullptr, TcpVerdict::Type::kRefuse, {}});
+    });
+  };
+  ways.associate = [this](const EgressAction& by, UpstreamGroup::OnAssociated done) {
+    if (UpstreamGroup* const group = GroupOf(by)) return group->Associate(std::move(done));
+    boost::asio::post(io_, [done = std::move(done)] { done({}); });
+  };
+  return ways;
+}
+
+void EgressFlows::Ask(const Event& event) {
+  const FlowKey& flow = event.flow;
+  dns_->Ask({flow.source, flow.source_port, 0}, {flow.destination, flow.destination_port, 0},
+            event.action, {event.bytes.data(), event.length});
+}
+
+DnsForwarder::Totals EgressFlows::dns_totals() const {
+  return dns_ ? dns_->totals() : DnsForwarder::Totals();
+}
+
+// --- The network ---
+
+// By which this machine is left: in general, and towards each upstream. In that order; not set
+// where there is no way now.
+std::vector<IpAddress> EgressFlows::AddressesOutward() const {
+  std::vector<IpAddress> addresses;
+  const auto add = [&](const IpAddress& towards) {
+    addresses.push_back(LocalAddressTowards({towards, kAnyPort, 0}, {}, ""));
+  };
+  for (const char* somewhere : kSomewhere) add(*IpAddress::Parse(somewhere));
+  for (const auto& group : groups_) {
+    for (const IpAddress& upstream : group->addresses()) add(upstream);
+  }
+  return addresses;
+}
+
+void EgressFlows::OnNetwork() {
+  if (closed_) return;
+  const std::vector<IpAddress> now = AddressesOutward();
+  bool is_another = false;
+  // A way that is gone may come back as it was; only another one makes what there is useless.
+  if (now.size() == outward_.size()) {
+    for (size_t i = 0; i < now.size(); ++i) {
+      is_another |= now[i].is_set() && outward_[i].is_set() && now[i] != outward_[i];
+      if (now[i].is_set()) outward_[i] = now[i];
+    }
+  } else {
+    outward_ = now;
+  }
+  if (!is_another) return;
+  options_.on_news("egress_reset", {});
+  for (const auto& relay : relays_) relay->ResetAll();
+  for (const auto& relay : udp_relays_) relay->EndAll();
+  for (const auto& group : groups_) group->Reset();
+  dns_->Reset();
+}
+
+// --- Verdicts ---
 
 // In their order, so none overtakes one that waits.
 void EgressFlows::Say(const TcpVerdict& verdict) {

@@ -20,6 +20,8 @@
 #include "egress/udp_relay.h"
 #include "fastpath/flow_shortcuts.h"
 #include "fastpath/mailbox.h"
+#include "slowpath/dns_forwarder.h"
+#include "slowpath/egress_names.h"
 #include "slowpath/egress_network.h"
 #include "slowpath/tcp_dialer.h"
 #include "slowpath/upstream_group.h"
@@ -58,11 +60,13 @@ class EgressFlows {
   // error when a password cannot be read.
   using Groups = std::vector<std::shared_ptr<UpstreamGroup>>;
   absl::StatusOr<Groups> OpenGroups(const std::vector<UpstreamGroupConfig>& configs) const;
-  // What is under way through others is finished. Returns the rules as workers are to have them:
-  // a group's number is never another one's.
-  std::vector<EgressRule> SetGroups(Groups groups, std::vector<EgressRule> rules);
+  // What is under way through others is finished. Returns the rules as workers are to have them.
+  EgressNames::ForWorkers SetConfig(Groups groups, const ProxyConfig& config);
+  // The machine's network has changed. Where it is left by another address than before, what was
+  // made with that one is of no use: flows are reset, and all else is made anew.
+  void OnNetwork();
 
-  // kTcpBegins, kTcpGone, kUdpBegins, kUdpGone.
+  // kTcpBegins to kDnsAnswer.
   static bool Takes(const Event& event);
   void OnEvent(const Event& event);
 
@@ -79,6 +83,7 @@ class EgressFlows {
   };
   Totals totals() const;
   const Groups& groups() const { return groups_; }
+  DnsForwarder::Totals dns_totals() const;
   bool has_shortcuts() const { return options_.shortcuts != nullptr; }
 
  private:
@@ -90,8 +95,23 @@ class EgressFlows {
   void Begin(const Event& event);
   void BeginUdp(const Event& event);
   void OnAssociated(const UdpSessionId& session, UpstreamGroup::Association made);
+  // Of what goes by TCP: what its initiator is told, and when.
+  struct Begun {
+    TcpFlowId flow;
+    FlowKey key;
+    EgressAction action;
+    std::string name;  // of its destination, if any is known
+  };
+  void Dial(Begun begun);
+  void OnFirst(const TcpFlowId& flow, const std::string& name);
+  UpstreamGroup* GroupOf(const EgressAction& action) const;
+  void OpenDns();
+  void Ask(const Event& event);
+  DnsWays WaysOfDns();
+  std::vector<IpAddress> AddressesOutward() const;
   size_t under_way() const;
   void LetGoOfRetired();
+  uint16_t NumberOf(const std::shared_ptr<UpstreamGroup>& group) const;
   void OnDialed(const TcpFlowId& flow, bool early, Dialed dialed);
   void Say(const TcpVerdict& verdict);
   bool TrySay(const TcpVerdict& verdict);
@@ -106,6 +126,11 @@ class EgressFlows {
   // The control connection of each, by which a server ends it.
   absl::flat_hash_map<UdpSessionId, std::shared_ptr<Socks5Connection>> associations_;
   TcpDialer dialer_;
+  EgressNames names_;
+  EgressDnsConfig dns_config_;
+  std::unique_ptr<DnsForwarder> dns_;
+  absl::flat_hash_map<uint64_t, Begun> await_first_;  // by worker and port
+  std::vector<IpAddress> outward_;                    // the addresses that were used last
   Groups groups_;
   Groups retired_;  // until nothing is under way through them
   absl::flat_hash_map<uint16_t, std::shared_ptr<UpstreamGroup>> groups_by_number_;

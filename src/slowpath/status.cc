@@ -183,6 +183,14 @@ Json DescribeEgress(const StatusSources& sources) {
                  {"rx_bytes", totals.udp.down_bytes}, {"fragments", totals.udp.fragments},
                  {"malformed", totals.udp.malformed}, {"too_big", totals.udp.too_big},
                  {"unsent", totals.udp.unsent},       {"not_waiting", totals.udp.not_waiting}};
+  const DnsForwarder::Totals dns = sources.egress->dns_totals();
+  json["dns"] = {{"queries", dns.queries},       {"answered", dns.answered},
+                 {"from_cache", dns.from_cache}, {"repeated", dns.repeated},
+                 {"timed_out", dns.timed_out},   {"unreachable", dns.unreachable},
+                 {"malformed", dns.malformed},   {"refused", dns.refused},
+                 {"under_way", dns.under_way},   {"over_tcp", dns.over_tcp},
+                 {"unasked", dns.unasked},       {"channels", dns.channels},
+                 {"cached", dns.cache.entries},  {"cached_bytes", dns.cache.bytes}};
   json["groups"] = Json::object();
   for (const auto& group : sources.egress->groups()) {
     Json& to = json["groups"][group->config().name];

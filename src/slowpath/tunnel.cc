@@ -313,8 +313,8 @@ absl::Status Tunnel::AddPeers() {
 
 void Tunnel::PublishEgressRules(EgressFlows::Groups groups) {
   if (!egress_) return;
-  workers_.SetEgressRules(
-      std::make_shared<EgressRules>(egress_->SetGroups(std::move(groups), config_.proxy->rules)));
+  EgressNames::ForWorkers made = egress_->SetConfig(std::move(groups), *config_.proxy);
+  workers_.SetEgressRules(std::move(made.rules), std::move(made.names));
 }
 
 void Tunnel::PublishRoutes() {
@@ -559,6 +559,7 @@ void Tunnel::OnNetwork() {
   }
   if (uplinks_) uplinks_->Follow();
   FollowNetwork();
+  if (egress_) egress_->OnNetwork();
 }
 
 HostNetwork::Tunnel Tunnel::SeeTunnel() const {

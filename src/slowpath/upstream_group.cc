@@ -564,6 +564,15 @@ Json UpstreamGroup::NewsOf(const Upstream& upstream) const {
   return json;
 }
 
+std::vector<IpAddress> UpstreamGroup::addresses() const {
+  std::vector<IpAddress> all;
+  for (const auto& upstream : upstreams_) {
+    const bool is_known = !upstream->endpoints.empty();
+    all.push_back(is_known ? upstream->address().address : IpAddress::Any(IpAddress::Family::kV4));
+  }
+  return all;
+}
+
 std::vector<UpstreamGroup::Figures> UpstreamGroup::figures() const {
   const TimeNs now_ns = MonotonicNowNs();
   std::vector<Figures> all;

@@ -76,6 +76,8 @@ class UpstreamGroup {
   };
   std::vector<Figures> figures() const;
   const UpstreamGroupConfig& config() const { return config_; }
+  // Of the servers, as far as they are known; the same number always.
+  std::vector<IpAddress> addresses() const;
   // By configuration and passwords.
   bool IsSameAs(const UpstreamGroup& other) const;
   // Flows that are not known to get there yet.

@@ -131,10 +131,15 @@ void WorkerGroup::SetClassRules(std::shared_ptr<const ClassRules> rules) {
   if (rules != nullptr) Retire(std::move(rules));
 }
 
-void WorkerGroup::SetEgressRules(std::shared_ptr<const EgressRules> rules) {
-  Tell({.type = Command::Type::kSetEgress, .egress_rules = rules.get()});
+void WorkerGroup::SetEgressRules(std::shared_ptr<const EgressRules> rules,
+                                 std::shared_ptr<const LearnedNames> names) {
+  Tell({.type = Command::Type::kSetEgress,
+        .egress_rules = rules.get(),
+        .egress_names = names.get()});
   std::swap(egress_rules_, rules);
+  std::swap(egress_names_, names);
   if (rules != nullptr) Retire(std::move(rules));
+  if (names != nullptr) Retire(std::move(names));
 }
 
 void WorkerGroup::SetThrottle(std::shared_ptr<Throttle> throttle) {

@@ -46,7 +46,9 @@ class WorkerGroup {
   // The same of the rules for classes.
   void SetClassRules(std::shared_ptr<const ClassRules> rules);
   // The same of the rules for what leaves past the tunnel.
-  void SetEgressRules(std::shared_ptr<const EgressRules> rules);
+  // `names`: of these rules; null where they do not matter.
+  void SetEgressRules(std::shared_ptr<const EgressRules> rules,
+                      std::shared_ptr<const LearnedNames> names);
   // The same of the limits, whose state goes with them: what has passed under the ones before is
   // forgotten.
   void SetThrottle(std::shared_ptr<Throttle> throttle);
@@ -130,6 +132,7 @@ class WorkerGroup {
   std::shared_ptr<const RouteTable> routes_;
   std::shared_ptr<const ClassRules> class_rules_;
   std::shared_ptr<const EgressRules> egress_rules_;
+  std::shared_ptr<const LearnedNames> egress_names_;
   std::shared_ptr<Throttle> throttle_;
   std::string backend_name_;
   std::string fallback_reason_;

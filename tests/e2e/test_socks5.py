@@ -53,6 +53,9 @@ class Socks5(Machines):
     def upstreams(self):
         return self.client.status()["egress"]["groups"][GROUP]
 
+    def udp_sessions(self):
+        return self.client.status()["egress"]["udp"]["sessions"]
+
     def password_file(self, text=PASSWORD):
         path = os.path.join(self.lab.folder, "password")
         with open(path, "w", encoding="ascii", opener=lambda *a: os.open(*a, mode=0o600)) as file:
@@ -266,6 +269,40 @@ class Socks5(Machines):
             reload(self.client)
             self.assertEqual(seen_as(self.client_ns, FAR[4]), THROUGH[4])
             self.assertEqual(self.upstreams()[0]["address"], f"{PROVIDER[4]}:1081")
+            client.sendall(b"flow ")
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(client.makefile("rb").read(), b"one flow bye")
+
+    # --- The network changes ---
+
+    def test_another_address_outward_makes_all_anew(self):
+        self.serve = self.socks
+        self.start_with(1080, group={"pool": {"initial": 3, "max": 10}},
+                        rules=[{"match": {"prefix": FAR_NETWORKS}, "to": GROUP}])
+        self.echo()
+        with self.client_ns.socket(socket.AF_INET, socket.SOCK_STREAM) as client, \
+                self.client_ns.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            client.settimeout(10)
+            client.connect((FAR[4], ECHO_PORT))
+            client.sendall(b"x")
+            datagrams.sendto(b"x", (FAR[4], ECHO_PORT))
+            eventually(lambda: self.udp_sessions() == 1, 10, "there is a session")
+            # What is of no use is ended at once, and the daemon goes on.
+            self.client_ns.ip("addr add 10.20.1.9/24 dev provider")
+            self.client_ns.ip("addr del 10.20.1.1/24 dev provider")
+            self.client_ns.ip("route replace default via 10.20.1.254")
+            with self.assertRaises(ConnectionResetError):
+                client.recv(1)
+            eventually(lambda: self.udp_sessions() == 0, 10, "it has ended")
+        self.eventually_seen_as(self.client_ns, FAR[4], THROUGH[4])
+        eventually(lambda: self.upstreams()[0]["pool"]["idle"] >= 3, 10, "they are warm again")
+        # What comes and goes as it was hurts nobody.
+        with self.client_ns.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            client.settimeout(10)
+            client.connect((FAR[4], ECHO_PORT))
+            client.sendall(b"one ")
+            self.client_ns.ip("addr add 10.20.1.77/24 dev provider")
+            self.client_ns.ip("addr del 10.20.1.77/24 dev provider")
             client.sendall(b"flow ")
             client.shutdown(socket.SHUT_WR)
             self.assertEqual(client.makefile("rb").read(), b"one flow bye")

@@ -1,0 +1,162 @@
+#include "fastpath/learned_names.h"
+
+#include <algorithm>
+#include <bit>
+#include <iterator>
+#include <optional>
+
+#include "absl/hash/hash.h"
+#include "base/bytes.h"
+
+namespace braid {
+namespace {
+
+// Each store is a release, each load an acquire: who sees what was written sees the sequence that
+// was set before.
+uint64_t LoadWord(const std::atomic<uint64_t>& word) {
+  return word.load(std::memory_order_acquire);
+}
+void StoreWord(std::atomic<uint64_t>& word, uint64_t value) {
+  word.store(value, std::memory_order_release);
+}
+
+}  // namespace
+
+LearnedNames::Key LearnedNames::Key::Of(const IpAddress& address) {
+  constexpr uint64_t kMappedPrefix = 0xffff'0000'0000;
+  const uint8_t* bytes = address.bytes.data();
+  if (address.is_v4()) return {0, kMappedPrefix | LoadBe32(bytes)};
+  return {LoadBe64(bytes), LoadBe64(bytes + 8)};
+}
+
+LearnedNames::LearnedNames(const EgressRules& rules, size_t addresses)
+    : rules_(rules),
+      nameless_(rules.NamesSatisfy("")),
+      rule_words_((rules.size() + 63) / 64),
+      set_mask_(std::bit_ceil((addresses + kSlotsPerSet - 1) / kSlotsPerSet) - 1),
+      words_(new Word[(set_mask_ + 1) * kSlotsPerSet * (kFirstRules + rule_words_)]) {}
+
+// Whoever chooses addresses knows nothing of how it is seeded.
+size_t LearnedNames::SetOf(const Key& key) const {
+  const size_t hash = absl::Hash<std::pair<uint64_t, uint64_t>>()({key.high, key.low});
+  return (hash ^ hash >> 32) & set_mask_;
+}
+
+LearnedNames::Word* LearnedNames::SlotAt(size_t set, size_t i) const {
+  return &words_[(set * kSlotsPerSet + i) * (kFirstRules + rule_words_)];
+}
+
+std::pair<LearnedNames::Worth, TimeNs> LearnedNames::WorthOf(const Word* slot,
+                                                             TimeNs now_ns) const {
+  const TimeNs until_ns = LoadWord(slot[kUntil]);
+  if (now_ns >= until_ns) return {Worth::kOver, until_ns};
+  for (size_t i = 0; i < rule_words_; ++i) {
+    if (LoadWord(slot[kFirstRules + i]) != nameless_.word(i)) return {Worth::kOfRules, until_ns};
+  }
+  return {Worth::kOfNoRule, until_ns};
+}
+
+void LearnedNames::Learn(std::string_view name, const IpAddress& address, TimeNs until_ns,
+                         TimeNs now_ns) {
+  const Key key = Key::Of(address);
+  const EgressRules::Set names = rules_.NamesSatisfy(name);
+  until_ns = std::max(until_ns, now_ns + kLeastNameLifeNs);
+  const size_t set = SetOf(key);
+  Word* least = nullptr;
+  std::optional<std::pair<Worth, TimeNs>> least_worth;
+  for (size_t i = 0; i < kSlotsPerSet; ++i) {
+    Word* const slot = SlotAt(set, i);
+    const auto worth = WorthOf(slot, now_ns);
+    if (LoadWord(slot[kAddressHigh]) == key.high && LoadWord(slot[kAddressLow]) == key.low) {
+      if (worth.first != Worth::kOver) return Widen(slot, names, until_ns);
+      return Overwrite(slot, key, names, until_ns);
+    }
+    if (least_worth && worth >= *least_worth) continue;
+    least = slot;
+    least_worth = worth;
+  }
+  // A flow to it goes by the same rule when it is not known.
+  if (least_worth->first == Worth::kOfRules && names == nameless_) return;
+  Overwrite(least, key, names, until_ns);
+}
+
+void LearnedNames::Overwrite(Word* slot, const Key& key, const EgressRules::Set& names,
+                             TimeNs until_ns) {
+  const uint64_t sequence = LoadWord(slot[kSequence]);
+  StoreWord(slot[kSequence], sequence + 1);
+  StoreWord(slot[kAddressHigh], key.high);
+  StoreWord(slot[kAddressLow], key.low);
+  StoreWord(slot[kUntil], until_ns);
+  for (size_t i = 0; i < rule_words_; ++i) StoreWord(slot[kFirstRules + i], names.word(i));
+  StoreWord(slot[kSequence], sequence + 2);
+}
+
+void LearnedNames::Widen(Word* slot, const EgressRules::Set& names, TimeNs until_ns) {
+  for (size_t i = 0; i < rule_words_; ++i) {
+    Word& rules = slot[kFirstRules + i];
+    StoreWord(rules, LoadWord(rules) | names.word(i));
+  }
+  StoreWord(slot[kUntil], std::max(LoadWord(slot[kUntil]), until_ns));
+}
+
+bool LearnedNames::Find(const IpAddress& address, TimeNs now_ns, EgressRules::Set& names) const {
+  const Key key = Key::Of(address);
+  const size_t set = SetOf(key);
+  for (size_t i = 0; i < kSlotsPerSet; ++i) {
+    const Word* const slot = SlotAt(set, i);
+    const uint64_t sequence = LoadWord(slot[kSequence]);
+    if (LoadWord(slot[kAddressHigh]) != key.high || LoadWord(slot[kAddressLow]) != key.low) {
+      continue;
+    }
+    const TimeNs until_ns = LoadWord(slot[kUntil]);
+    std::array<uint64_t, kMaxEgressRules / 64> rules;
+    for (size_t word = rule_words_; word-- > 0;) rules[word] = LoadWord(slot[kFirstRules + word]);
+    const bool was_changing = sequence % 2 != 0 || LoadWord(slot[kSequence]) != sequence;
+    if (was_changing) continue;
+    if (now_ns >= until_ns) return false;
+    names = {};
+    for (size_t word = 0; word < rule_words_; ++word) {
+      for (uint64_t left = rules[word]; left != 0; left &= left - 1) {
+        names.Add(word * 64 + static_cast<size_t>(std::countr_zero(left)));
+      }
+    }
+    return true;
+  }
+  return false;
+}
+
+void NameMemory::Remember(std::string_view name, const IpAddress& address, TimeNs until_ns,
+                          TimeNs now_ns) {
+  until_ns = std::max(until_ns, now_ns + kLeastNameLifeNs);
+  if (const auto known = index_.find({name, address}); known != index_.end()) {
+    const Entries::iterator entry = known->second;
+    entry->until_ns = std::max(entry->until_ns, until_ns);
+    last_names_[address] = entry;
+    return entries_.splice(entries_.begin(), entries_, entry);
+  }
+  if (max_names_ == 0) return;
+  if (entries_.size() >= max_names_) {
+    const Entries::iterator last = std::prev(entries_.end());
+    index_.erase({last->name, last->address});
+    const auto of_address = last_names_.find(last->address);
+    if (of_address->second == last) last_names_.erase(of_address);
+    entries_.erase(last);
+  }
+  entries_.push_front({std::string(name), address, until_ns});
+  index_.emplace(std::pair(std::string_view(entries_.front().name), address), entries_.begin());
+  last_names_[address] = entries_.begin();
+}
+
+std::string NameMemory::LastNameOf(const IpAddress& address, TimeNs now_ns) const {
+  const auto found = last_names_.find(address);
+  const bool holds = found != last_names_.end() && now_ns < found->second->until_ns;
+  return holds ? found->second->name : std::string();
+}
+
+void NameMemory::Refill(LearnedNames& names, TimeNs now_ns) const {
+  for (const Entry& entry : entries_) {
+    if (now_ns < entry.until_ns) names.Learn(entry.name, entry.address, entry.until_ns, now_ns);
+  }
+}
+
+}  // namespace braid
