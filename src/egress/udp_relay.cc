@@ -1,5 +1,6 @@
 #include "egress/udp_relay.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -40,14 +41,27 @@ FlowKey KeyOf(const Endpoint& source, const EgressAction& action) {
   return key;
 }
 
+// Whether the payload is what was sent: the kernel says so, or sees to it later, or its checksum
+// does. IPv4 need not have one (RFC 768).
+bool IsSound(const VnetHeader& vnet, const Segmenter& segmenter) {
+  const InnerPacket& inner = segmenter.inner();
+  const Bytes packet = segmenter.packet();
+  if (segmenter.partial_checksum() || (vnet.flags & VnetHeader::kDataValid) != 0) return true;
+  const size_t checksum_at = inner.l4_offset + size_t{inner.checksum_offset()};
+  if (!inner.v6 && LoadBe16(&packet[checksum_at]) == 0) return true;
+  return ChecksumIsValid(packet, inner);
+}
+
 }  // namespace
 
 struct UdpRelay::Session {
   enum class State : uint8_t { kFree, kPending, kOpen, kRefused };
   State state = State::kFree;
   bool through_server = false;
+  bool is_told_of = false;  // by on_begin()
   bool segmentation_refused = false;
   Endpoint source;  // the inner one
+  Endpoint relay;   // the server's, which the socket is connected to
   EgressAction action;
   UniqueFd socket;
   std::shared_ptr<void> hold;
@@ -67,6 +81,7 @@ struct UdpRelay::Train {
   size_t datagram_bytes = 0;
   size_t datagrams = 0;
   size_t bytes = 0;
+  size_t payload_bytes = 0;  // of them, without a server's headers
   bool is_complete = false;  // the last one was shorter
   std::unique_ptr<uint8_t[]> memory{new uint8_t[kUdpScratchBytes]};
 };
@@ -178,10 +193,16 @@ void UdpRelay::Take(Message& message) {
     case Message::Type::kNone:
       break;
     case Message::Type::kOpen: {
+      // It has ended meanwhile. Who was told so could not let go of what has come only now.
+      if (session == nullptr) ended_.push_back(message.session);
       if (session == nullptr || session->state != Session::State::kPending) break;
       session->state = Session::State::kOpen;
       session->socket = std::move(message.socket);
       session->hold = std::move(message.hold);
+      sockaddr_storage relay{};
+      socklen_t length = sizeof(relay);
+      getpeername(session->socket.get(), reinterpret_cast<sockaddr*>(&relay), &length);
+      session->relay = Endpoint::From(relay);
       const auto place = static_cast<Place>(session - sessions_.data());
       epoll_event event{EPOLLIN, {.u64 = uint64_t{session->generation} << 32 | place}};
       epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, session->socket.get(), &event);
@@ -193,7 +214,7 @@ void UdpRelay::Take(Message& message) {
     case Message::Type::kRefuse:
       if (session == nullptr || session->state != Session::State::kPending) break;
       session->state = Session::State::kRefused;
-      session->used_ns = now_ns_;
+      Use(message.session.place);
       totals_.refused.Add(1);
       totals_.not_waiting.Add(std::exchange(session->waiting, {}).size());
       break;
@@ -233,10 +254,9 @@ void UdpRelay::TakePacket(const EgressAction& action, MutableBytes from_tun) {
   const Endpoint source{flow.source, flow.source_port, 0};
   const Endpoint to{flow.destination, flow.destination_port, 0};
   const bool is_query = to.port == kDnsPort && options_.calls.on_query != nullptr;
-  const auto vnet = LoadNative<VnetHeader>(from_tun.data());
-  const bool is_checked =
-      segmenter_.partial_checksum() || (vnet.flags & VnetHeader::kDataValid) != 0;
-  if (!is_checked && !ChecksumIsValid(segmenter_.packet(), inner)) return;
+  if (!IsSound(LoadNative<VnetHeader>(from_tun.data()), segmenter_)) {
+    return totals_.malformed.Add(1);
+  }
   const Place place = is_query ? kNowhere : FindOrBegin(source, action);
   for (size_t left = segmenter_.segments(); left != 0; --left) {
     const Bytes payload = segmenter_.Next().subspan(inner.headers_bytes());
@@ -279,9 +299,11 @@ UdpRelay::Place UdpRelay::FindOrBegin(const Endpoint& source, const EgressAction
   Use(place);
   totals_.begun.Add(1);
   totals_.sessions.fetch_add(1, std::memory_order_relaxed);
-  const bool begins =
-      session.through_server ? options_.calls.on_begin(IdOf(place), action) : OpenDirect(session);
-  if (begins) return place;
+  if (session.through_server) {
+    TellOfEnds();  // first, or those who begin would take all the room
+    session.is_told_of = ended_.empty() && options_.calls.on_begin(IdOf(place), action);
+  }
+  if (session.through_server ? session.is_told_of : OpenDirect(session)) return place;
   // Nobody needs to be told of it.
   session.state = Session::State::kRefused;
   totals_.refused.Add(1);
@@ -293,6 +315,10 @@ bool UdpRelay::OpenDirect(Session& session) {
   session.socket = UniqueFd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!session.socket) return false;
   const int on = 1;
+  // Else it would speak IPv4 as well, which is another session's.
+  if (session.source.address.is_v6()) {
+    setsockopt(session.socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+  }
   setsockopt(session.socket.get(), SOL_UDP, UDP_GRO, &on, sizeof(on));
   setsockopt(session.socket.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBufferBytes,
              sizeof(kSocketBufferBytes));
@@ -336,7 +362,8 @@ void UdpRelay::AddToTrain(Place place, const Endpoint& to, Bytes payload) {
   };
   auto train = std::find_if(trains_.begin(), trains_.end(), is_of);
   if (train != trains_.end()) {
-    const bool fits = !train->is_complete && bytes <= train->datagram_bytes &&
+    // An empty datagram has no place in a train.
+    const bool fits = bytes != 0 && !train->is_complete && bytes <= train->datagram_bytes &&
                       train->bytes + bytes <= kMaxTrainBytes && !session.segmentation_refused &&
                       train->datagrams < static_cast<size_t>(options_.max_gso_datagrams);
     if (!fits) FlushTrain(*train);
@@ -352,12 +379,13 @@ void UdpRelay::AddToTrain(Place place, const Endpoint& to, Bytes payload) {
     train->place = place;
     train->to = to;
     train->datagram_bytes = bytes;
-    train->bytes = train->datagrams = 0;
+    train->bytes = train->payload_bytes = train->datagrams = 0;
     train->is_complete = false;
   }
   uint8_t* const at = train->memory.get() + train->bytes;
   std::copy(payload.begin(), payload.end(), std::copy_n(header.begin(), header_bytes, at));
   train->bytes += bytes;
+  train->payload_bytes += payload.size();
   ++train->datagrams;
   train->is_complete = bytes < train->datagram_bytes;
 }
@@ -369,23 +397,23 @@ void UdpRelay::FlushTrain(Train& train) {
   request.fd = session.socket.get();
   request.payload = {train.memory.get(), train.bytes};
   request.datagram_bytes = static_cast<uint16_t>(train.datagram_bytes);
-  if (!session.through_server) request.to = train.to;
-  if (session.segmentation_refused) {
-    SendUnsegmented(request);
-  } else {
-    SendMessage message;
-    message.Fill(request, request.payload, IsSegmented(request));
-    if (session.through_server) message.header.msg_name = nullptr;
-    if (session.through_server) message.header.msg_namelen = 0;
-    const bool sent = sendmsg(request.fd, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
-    // A segment larger than the path is refused as a whole: one by one they go in fragments.
-    const int error = sent ? 0 : errno;
-    FinishSend(request, IsSegmented(request) && error == EMSGSIZE ? EIO : error);
-    session.segmentation_refused |= request.segmentation_refused;
+  request.to = session.through_server ? session.relay : train.to;
+  SendMessage message;
+  message.Fill(request, request.payload, IsSegmented(request));
+  if (session.through_server) {  // it is connected, which spares the look for a route
+    message.header.msg_name = nullptr;
+    message.header.msg_namelen = 0;
   }
+  const bool sent = sendmsg(request.fd, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+  const int error = sent ? 0 : errno;
+  // A train whose datagrams are longer than the path takes is refused as a whole, by EINVAL before
+  // Linux 6.14: one by one they go in fragments.
+  const bool is_too_long = IsSegmented(request) && (error == EMSGSIZE || error == EINVAL);
+  FinishSend(request, is_too_long ? EIO : error);
+  session.segmentation_refused |= request.segmentation_refused;
   if (request.error == 0) {
     totals_.up_packets.Add(train.datagrams);
-    totals_.up_bytes.Add(train.bytes);
+    totals_.up_bytes.Add(train.payload_bytes);
   } else {
     (request.error == EMSGSIZE ? totals_.too_big : totals_.unsent).Add(train.datagrams);
   }
@@ -471,8 +499,6 @@ void UdpRelay::Deliver(const Endpoint& source, const Endpoint& destination, Byte
   joined_.parts[1 + joined_.datagrams++] = {const_cast<uint8_t*>(payload.data()), payload.size()};
   joined_.bytes += payload.size();
   joined_.is_complete = payload.size() < joined_.datagram_bytes;
-  totals_.down_packets.Add(1);
-  totals_.down_bytes.Add(payload.size());
 }
 
 // Checksums are left to who takes it: the kernel, or the device where it leaves the machine.
@@ -523,7 +549,10 @@ void UdpRelay::FlushJoined() {
   StoreNative(head.data(), vnet);
   joined_.parts[0] = {head.data(), kVnetHeaderBytes + packet.size()};
   const auto parts = static_cast<int>(1 + joined_.datagrams);
-  if (writev(options_.tun_fd, joined_.parts.data(), parts) < 0) {
+  if (writev(options_.tun_fd, joined_.parts.data(), parts) >= 0) {
+    totals_.down_packets.Add(joined_.datagrams);
+    totals_.down_bytes.Add(joined_.bytes);
+  } else {
     totals_.unsent.Add(joined_.datagrams);
   }
   joined_.datagrams = 0;
@@ -560,7 +589,8 @@ void UdpRelay::EndSession(Place place) {
   Session& session = sessions_[place];
   index_.Remove(KeyOf(session.source, session.action), place);
   Unlink(place);
-  if (session.through_server) ended_.push_back(IdOf(place));
+  totals_.not_waiting.Add(session.waiting.size());
+  if (session.is_told_of) ended_.push_back(IdOf(place));
   const uint32_t generation = session.generation + 1;
   session = Session();
   session.generation = generation;

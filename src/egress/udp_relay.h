@@ -37,7 +37,8 @@ class UdpRelay {
   struct Calls {
     // A session begins that wants a server: Open() or Refuse() follows.
     std::function<bool(const UdpSessionId&, const EgressAction&)> on_begin;
-    // One that was told of is over. It is called again until there is room.
+    // One that was told of is over. It is called again until there is room, and none begins before;
+    // and once more for one that is opened after its end.
     std::function<bool(const UdpSessionId&)> on_end;
     // Takes what goes to port 53; the flow is the packet's own. Unset: it goes as all else does.
     std::function<bool(const FlowKey& flow, const EgressAction&, Bytes query)> on_query;
@@ -82,15 +83,16 @@ class UdpRelay {
     std::atomic<uint64_t> sessions{0};
     Counter begun;
     Counter refused;
-    Counter expired;  // idle for too long
-    Counter evicted;  // others needed the place
-    Counter up_packets, up_bytes;
-    Counter down_packets, down_bytes;
+    Counter expired;                   // idle for too long
+    Counter evicted;                   // others needed the place
+    Counter up_packets, up_bytes;      // that the kernel has taken; bytes of payload
+    Counter down_packets, down_bytes;  // as well
+    // Datagrams that went nowhere.
     Counter fragments;    // from servers, in parts
-    Counter malformed;    // from servers, not to be understood
+    Counter malformed;    // from servers, not to be understood; or with a wrong checksum
     Counter too_big;      // for the way out, or for a datagram at all
     Counter unsent;       // the kernel did not take it
-    Counter not_waiting;  // too many wait for a session to open, or it was refused
+    Counter not_waiting;  // too many wait for a session to open, or it did not
   };
   const Totals& totals() const { return totals_; }
 

@@ -299,6 +299,29 @@ void AddEgress(const StatusSources& sources, Families& to) {
   to.Add(Metric::braid_egress_tcp_resets_total, totals.reset);
   to.Add(Metric::braid_egress_tcp_bytes_total, totals.up_bytes, {kTransmit});
   to.Add(Metric::braid_egress_tcp_bytes_total, totals.down_bytes, {kReceive});
+  const auto& udp = totals.udp;
+  to.Add(Metric::braid_egress_udp_open_sessions, udp.sessions);
+  to.Add(Metric::braid_egress_udp_sessions_total, udp.begun, {"begun"});
+  to.Add(Metric::braid_egress_udp_sessions_total, udp.refused, {"refused"});
+  to.Add(Metric::braid_egress_udp_sessions_total, udp.expired, {"expired"});
+  to.Add(Metric::braid_egress_udp_sessions_total, udp.evicted, {"evicted"});
+  to.Add(Metric::braid_egress_udp_datagrams_total, udp.up_packets, {kTransmit});
+  to.Add(Metric::braid_egress_udp_datagrams_total, udp.down_packets, {kReceive});
+  to.Add(Metric::braid_egress_udp_bytes_total, udp.up_bytes, {kTransmit});
+  to.Add(Metric::braid_egress_udp_bytes_total, udp.down_bytes, {kReceive});
+  to.Add(Metric::braid_egress_udp_lost_total, udp.fragments, {"fragment"});
+  to.Add(Metric::braid_egress_udp_lost_total, udp.malformed, {"malformed"});
+  to.Add(Metric::braid_egress_udp_lost_total, udp.too_big, {"too_big"});
+  to.Add(Metric::braid_egress_udp_lost_total, udp.unsent, {"unsent"});
+  to.Add(Metric::braid_egress_udp_lost_total, udp.not_waiting, {"not_waiting"});
+  const DnsForwarder::Totals dns = sources.egress->dns_totals();
+  to.Add(Metric::braid_egress_dns_queries_total, dns.answered, {"answered"});
+  to.Add(Metric::braid_egress_dns_queries_total, dns.timed_out, {"timed_out"});
+  to.Add(Metric::braid_egress_dns_queries_total, dns.unreachable, {"unreachable"});
+  to.Add(Metric::braid_egress_dns_queries_total, dns.malformed, {"malformed"});
+  to.Add(Metric::braid_egress_dns_queries_total, dns.refused, {"refused"});
+  to.Add(Metric::braid_egress_dns_tcp_queries_total, dns.over_tcp);
+  to.Add(Metric::braid_egress_dns_cached_answers, dns.cache.entries);
   AddUpstreams(sources.egress->groups(), to);
 }
 

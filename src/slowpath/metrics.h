@@ -119,6 +119,16 @@ inline constexpr size_t kMaxUpstreamsInDetail = 1000;  // of all groups
   X(braid_egress_tcp_flows_total, Counter, "outcome", "TCP flows past the tunnel, by their fate.") \
   X(braid_egress_tcp_resets_total, Counter, "", "Those of them that one end has reset.")           \
   X(braid_egress_tcp_bytes_total, Counter, "direction", "Bytes of TCP flows past the tunnel.")     \
+  /* UDP and DNS past the tunnel. */                                                               \
+  X(braid_egress_udp_open_sessions, Gauge, "", "UDP sessions past the tunnel that are there.")     \
+  X(braid_egress_udp_sessions_total, Counter, "outcome",                                           \
+    "UDP sessions past the tunnel, by their fate.")                                                \
+  X(braid_egress_udp_datagrams_total, Counter, "direction", "Datagrams past the tunnel.")          \
+  X(braid_egress_udp_bytes_total, Counter, "direction", "Bytes of them.")                          \
+  X(braid_egress_udp_lost_total, Counter, "reason", "Datagrams that went nowhere.")                \
+  X(braid_egress_dns_queries_total, Counter, "outcome", "Queries past the tunnel, by their fate.") \
+  X(braid_egress_dns_tcp_queries_total, Counter, "", "Those that were asked by TCP.")              \
+  X(braid_egress_dns_cached_answers, Gauge, "", "Answers that are kept.")                          \
   /* Upstreams of groups, and their pools where they have one. */                                  \
   X(braid_egress_upstream_up, Gauge, "group upstream",                                             \
     "0 where its last check found it not to work, else 1.")                                        \

@@ -15,7 +15,7 @@
 namespace braid::upstream_choice_test {
 namespace {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 using Attempt = UpstreamChoice::Attempt;
 using Options = UpstreamChoice::Options;
 using Set = UpstreamChoice::Set;
@@ -78,7 +78,7 @@ TEST(UpstreamChoice, ManyTurnsAreSharedEqually) {
   UpstreamChoice choice = Make(Strategy::kRoundRobin, std::vector<int>(64, 1));
   std::vector<int> times(64);
   for (int i = 0; i < 64 * 100; ++i) ++times[*choice.Choose(0, {})];
-  EXPECT_THAT(times, testing::Each(100));
+  EXPECT_THAT(times, ::testing::Each(100));
 }
 
 // The example with which nginx introduced it.
@@ -286,7 +286,7 @@ TEST(UpstreamChoice, OneThatWasSlowOnceIsTriedAgain) {
   Succeed(choice, 1, kSecondNs, 0);
   EXPECT_EQ(Chosen(choice, 5), "aaaaa");
   Succeed(choice, 0, kMillisecondNs, 60 * kSecondNs);
-  EXPECT_THAT(Chosen(choice, 2, 60 * kSecondNs), testing::HasSubstr("b"));
+  EXPECT_THAT(Chosen(choice, 2, 60 * kSecondNs), ::testing::HasSubstr("b"));
 }
 
 TEST(UpstreamChoice, WhatWasTriedIsNotTriedAgain) {

@@ -13,8 +13,8 @@
 namespace braid::warm_pool_test {
 namespace {
 
-using testing::ElementsAre;
-using testing::Pointee;
+using ::testing::ElementsAre;
+using ::testing::Pointee;
 
 using Connection = std::unique_ptr<int>;  // can be moved only, as a socket
 using Pool = WarmPool<Connection>;
@@ -52,11 +52,11 @@ TEST(WarmPool, WantsItsInitialOnesAtOnce) {
 TEST(WarmPool, TheFreshestIsTakenFirst) {
   Pool pool(kOptions, 0);
   for (int number = 0; number < 3; ++number) pool.Put(Numbered(number), 0);
-  EXPECT_THAT(pool.Take(0), testing::Optional(Pointee(2)));
+  EXPECT_THAT(pool.Take(0), ::testing::Optional(Pointee(2)));
   pool.Put(Numbered(3), 0);
-  EXPECT_THAT(pool.Take(0), testing::Optional(Pointee(3)));
-  EXPECT_THAT(pool.Take(0), testing::Optional(Pointee(1)));
-  EXPECT_THAT(pool.Take(0), testing::Optional(Pointee(0)));
+  EXPECT_THAT(pool.Take(0), ::testing::Optional(Pointee(3)));
+  EXPECT_THAT(pool.Take(0), ::testing::Optional(Pointee(1)));
+  EXPECT_THAT(pool.Take(0), ::testing::Optional(Pointee(0)));
   EXPECT_FALSE(pool.Take(0));
   EXPECT_EQ(pool.totals().taken, 4u);
   EXPECT_EQ(pool.totals().empty, 1u);
@@ -164,7 +164,7 @@ TEST(WarmPool, ThoseThatNobodyNeededGrowOldAndGo) {
   EXPECT_THAT(pool.Cleanup(300 * kSecondNs), ElementsAre()) << "no longer than it may";
   EXPECT_EQ(pool.NextCleanup(), 360 * kSecondNs);
   EXPECT_THAT(pool.Cleanup(302 * kSecondNs), ElementsAre(Pointee(0), Pointee(1)));
-  EXPECT_THAT(pool.Take(302 * kSecondNs), testing::Optional(Pointee(3)));
+  EXPECT_THAT(pool.Take(302 * kSecondNs), ::testing::Optional(Pointee(3)));
   // One that was taken and not used begins to wait anew.
   pool.Put(Numbered(3), 302 * kSecondNs);
   EXPECT_THAT(pool.Cleanup(600 * kSecondNs), ElementsAre(Pointee(2)));
@@ -209,7 +209,7 @@ TEST(WarmPool, WhatItsServerHasClosedGoesFromBetweenTheOthers) {
   EXPECT_EQ(pool.Wanted(), 2u);
   EXPECT_THAT(pool.Remove([](const Connection& one) { return *one == 3; }), ElementsAre());
   for (const int number : {7, 5, 4, 2, 1, 0}) {
-    EXPECT_THAT(pool.Take(0), testing::Optional(Pointee(number)));
+    EXPECT_THAT(pool.Take(0), ::testing::Optional(Pointee(number)));
   }
   EXPECT_EQ(pool.totals().stale, 2u);
 }
@@ -217,9 +217,9 @@ TEST(WarmPool, WhatItsServerHasClosedGoesFromBetweenTheOthers) {
 TEST(WarmPool, WhenThereAreTooManyTheOldestComesBack) {
   Pool pool(kOptions, 0);
   for (int number = 0; number < 40; ++number) ASSERT_FALSE(pool.Put(Numbered(number), 0));
-  EXPECT_THAT(pool.Put(Numbered(40), 0), testing::Optional(Pointee(0)));
+  EXPECT_THAT(pool.Put(Numbered(40), 0), ::testing::Optional(Pointee(0)));
   EXPECT_EQ(pool.idle(), 40u);
-  EXPECT_THAT(pool.Take(0), testing::Optional(Pointee(40)));
+  EXPECT_THAT(pool.Take(0), ::testing::Optional(Pointee(40)));
 }
 
 TEST(WarmPool, AgreesWithAList) {

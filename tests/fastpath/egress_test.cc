@@ -48,8 +48,12 @@ class FakeShortcuts final : public FlowShortcuts {
   absl::flat_hash_map<FlowKey, FlowKey> added_;
 };
 
-EgressOptions Options(int workers = 1, FlowShortcuts* shortcuts = nullptr) {
+using Relays = std::vector<std::unique_ptr<EgressDatagrams>>;
+
+EgressOptions Options(int workers = 1, FlowShortcuts* shortcuts = nullptr,
+                      const Relays& relays = {}) {
   EgressOptions options;
+  for (const auto& relay : relays) options.datagrams.push_back(relay.get());
   options.shortcuts = shortcuts;
   options.v4 = {Address("169.254.96.1"), Address("169.254.96.2"), kListenerPort};
   options.v6 = {Address("fd62:7261:6964:96::1"), Address("fd62:7261:6964:96::2"), kListenerPort};
@@ -77,15 +81,24 @@ uint8_t FlagsOf(const Buffer& packet) {
 
 class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
  protected:
-  EgressTest()
-      : rig_({.workers = std::get<1>(GetParam()),
-              .egress = Options(std::get<1>(GetParam()), &shortcuts_)}) {
+  explicit EgressTest(int relays = 0)
+      : relays_(MakeRelays(relays)),
+        rig_({.workers = std::get<1>(GetParam()),
+              .egress = Options(std::get<1>(GetParam()), &shortcuts_, relays_)}) {
     rig_.SetUpPeer();
   }
   ~EgressTest() override { rig_.Stop(); }
 
   bool v6() const { return std::get<0>(GetParam()); }
   size_t workers() const { return rig_.workers.size(); }
+
+  static Relays MakeRelays(int count) {
+    Relays relays;
+    while (static_cast<int>(relays.size()) < count) {
+      relays.push_back(std::make_unique<EgressDatagrams>(std::get<1>(GetParam())));
+    }
+    return relays;
+  }
 
   void Rules(std::vector<EgressRule> rules) {
     auto next = std::make_unique<EgressRules>(std::move(rules));
@@ -135,6 +148,7 @@ class EgressTest : public ::testing::TestWithParam<std::tuple<bool, int>> {
   const EgressOptions options_ = Options();
   FakeShortcuts shortcuts_;
   std::unique_ptr<EgressRules> rules_;
+  const Relays relays_;  // of datagrams; they do not run, what they are given is looked at here
   WorkerRig rig_;
 };
 INSTANTIATE_TEST_SUITE_P(FamiliesAndWorkers, EgressTest,
@@ -389,6 +403,239 @@ TEST_P(EgressTest, WhatNoRuleFitsGoesThroughTheTunnel) {
   IntoTun(BuildPacket(spec));
   EXPECT_TRUE(rig_.NextAtPeer());
   EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+// --- Datagrams ---
+
+class EgressDatagramsTest : public EgressTest {
+ protected:
+  static constexpr int kRelays = 3;
+
+  EgressDatagramsTest() : EgressTest(kRelays) {}
+
+  PacketSpec Udp(uint16_t source_port, uint16_t destination_port, size_t payload_bytes = 20) const {
+    PacketSpec spec = testing::SpecOf(v6(), testing::kUdp, payload_bytes);
+    spec.source_port = source_port;
+    spec.destination_port = destination_port;
+    return spec;
+  }
+
+  struct Record {
+    size_t relay = 0;
+    size_t worker = 0;
+    EgressAction action;
+    Buffer from_tun;
+  };
+  // The next that any relay was given.
+  std::optional<Record> TakeRecord() {
+    for (size_t relay = 0; relay < relays_.size(); ++relay) {
+      for (size_t worker = 0; worker < workers(); ++worker) {
+        RecordRing& ring = *relays_[relay]->packets[worker];
+        const MutableBytes bytes = ring.Front();
+        if (bytes.data() == nullptr) continue;
+        Record record{relay, worker, LoadNative<EgressAction>(bytes.data()), {}};
+        record.from_tun.assign(bytes.begin() + sizeof(EgressAction), bytes.end());
+        ring.Pop();
+        return record;
+      }
+    }
+    return std::nullopt;
+  }
+  std::optional<Record> NextRecord() {
+    std::optional<Record> record;
+    WorkerRig::Await([&] { return (record = TakeRecord()).has_value(); });
+    return record;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(FamiliesAndWorkers, EgressDatagramsTest,
+                         ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 3)));
+
+TEST_P(EgressDatagramsTest, GoToTheRelayOfTheirSourceWhicheverWorkerReadsThem) {
+  EgressRule rule;
+  rule.action.to = EgressAction::To::kGroup;
+  rule.action.group = 7;
+  Rules({rule});
+  std::vector<int> sources(kRelays);
+  for (uint16_t port = 20000; port < 20060; ++port) {
+    std::optional<size_t> relay;
+    for (const uint16_t to : {1443, 1444, 1445}) {
+      const Buffer packet = BuildPacket(Udp(port, to));
+      rig_.IntoTun((port + to) % workers(), packet);
+      const auto record = NextRecord();
+      ASSERT_TRUE(record);
+      EXPECT_EQ(record->action, rule.action);
+      EXPECT_EQ(record->from_tun, testing::BehindVnetHeader({}, packet));
+      EXPECT_EQ(record->worker, ReaderOf(packet)) << "it is the owner who gives it";
+      EXPECT_EQ(record->relay, relay.value_or(record->relay));
+      relay = record->relay;
+    }
+    ++sources[*relay];
+  }
+  for (const int count : sources) EXPECT_GT(count, 0) << "each relay has its share";
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+TEST_P(EgressDatagramsTest, SuperPacketsGoWhole) {
+  EverythingLeaves();
+  const PacketSpec spec = Udp(20000, 1443, 40'000);
+  Buffer packet = BuildPacket(spec);
+  testing::MakePartial(spec, packet);
+  const VnetHeader vnet = testing::VnetFor(spec, 1000);
+  IntoTun(packet, vnet);
+  const auto record = NextRecord();
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->from_tun, testing::BehindVnetHeader(vnet, packet));
+}
+
+TEST_P(EgressDatagramsTest, WhatARelayHasNoRoomForIsDroppedAndCounted) {
+  EverythingLeaves();
+  constexpr size_t kDatagrams = 60;
+  const PacketSpec spec = Udp(20000, 1443, kDatagrams * 1000);
+  Buffer packet = BuildPacket(spec);
+  testing::MakePartial(spec, packet);
+  const VnetHeader vnet = testing::VnetFor(spec, 1000);
+  size_t packets = 0;
+  for (; rig_.Drops(Drop::egress_full) == 0; ++packets) {
+    ASSERT_LT(packets, 2 * kEgressDatagramBytes / packet.size());
+    IntoTun(packet, vnet);
+  }
+  size_t taken = 0;
+  // Whoever is full takes nothing more, and what it has stays.
+  const auto all_are_told_of = [&] {
+    while (TakeRecord()) ++taken;
+    return taken + rig_.Drops(Drop::egress_full) / kDatagrams == packets;
+  };
+  EXPECT_TRUE(WorkerRig::Await(all_are_told_of));
+  EXPECT_EQ(rig_.Drops(Drop::egress_full) % kDatagrams, 0u);
+  EXPECT_GE(taken, kEgressDatagramBytes / 4 / packet.size() - 1);
+  // There is room again.
+  IntoTun(packet, vnet);
+  EXPECT_TRUE(NextRecord());
+  EXPECT_EQ(rig_.AllDrops(), rig_.Drops(Drop::egress_full));
+}
+
+TEST_P(EgressDatagramsTest, FragmentsAreOfNoUse) {
+  EgressRule rule;
+  rule.action.to = EgressAction::To::kDirect;
+  Rules({rule});
+  PacketSpec spec = Udp(20000, 1443);
+  spec.fragment_field = 0x2000;  // IPv4: more come
+  if (v6()) spec.extensions = {{testing::kFragment, {0, 0, 0, 1, 0, 0, 0, 9}}};
+  IntoTun(BuildPacket(spec));
+  EXPECT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_unsupported) == 1; }));
+  EXPECT_FALSE(TakeRecord());
+}
+
+TEST_P(EgressTest, DatagramsLeaveOnlyWhereThereIsARelay) {
+  EverythingLeaves();
+  PacketSpec udp = testing::SpecOf(v6(), testing::kUdp, 3000);
+  udp.destination_port = 1443;
+  Buffer packet = BuildPacket(udp);
+  testing::MakePartial(udp, packet);
+  IntoTun(packet, testing::VnetFor(udp, 1000));
+  EXPECT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_unsupported) == 3; }));
+  EXPECT_FALSE(rig_.NextFromTun(0));
+}
+
+// --- Echoes ---
+
+class EgressEchoTest : public EgressTest {
+ protected:
+  void All(EgressAction::To to) {
+    EgressRule rule;
+    rule.action.to = to;
+    Rules({rule});
+  }
+
+  uint8_t request_type() const { return v6() ? 128 : 8; }
+  size_t l4_offset() const { return v6() ? 40 : 20; }
+
+  // An ICMP message with so many bytes of data, and the checksum that ICMP has.
+  PacketSpec Message(uint8_t type, size_t data_bytes, testing::Random& random) const {
+    PacketSpec spec = testing::SpecOf(v6(), v6() ? kProtocolIcmpV6 : kProtocolIcmp);
+    spec.payload = testing::RandomBytes(random, 8 + data_bytes);
+    spec.payload[0] = type;
+    spec.payload[1] = 0;
+    StoreBe16(&spec.payload[2], 0);
+    const auto sum =
+        static_cast<uint16_t>(~testing::OnesComplementSum(spec.payload, PseudoOf(spec)));
+    StoreBe16(&spec.payload[2], sum);
+    return spec;
+  }
+  // IPv4's ICMP has no pseudo-header.
+  static uint16_t PseudoOf(const PacketSpec& spec) {
+    const Buffer packet = BuildPacket(spec);
+    return spec.v6 ? testing::PseudoSum(packet, spec.protocol, packet.size() - 40) : 0;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(FamiliesAndWorkers, EgressEchoTest,
+                         ::testing::Combine(::testing::Bool(), ::testing::Values(1, 3)));
+
+TEST_P(EgressEchoTest, WhatIsAskedThroughAGroupIsAnswered) {
+  All(EgressAction::To::kGroup);
+  testing::Random random(1);
+  for (const size_t data_bytes : {0, 1, 2, 3, 55, 56, 57, 1391, 1392}) {
+    for (const bool partial : {false, true}) {
+      PacketSpec spec = Message(request_type(), data_bytes, random);
+      if (partial) StoreBe16(&spec.payload[2], PseudoOf(spec));
+      VnetHeader vnet{};
+      if (partial) {
+        vnet.flags = VnetHeader::kNeedsChecksum;
+        vnet.checksum_start = static_cast<uint16_t>(l4_offset());
+        vnet.checksum_offset = 2;
+      }
+      rig_.IntoTun(data_bytes % workers(), BuildPacket(spec), vnet);
+      auto answer = rig_.NextFromTun();
+      ASSERT_TRUE(answer);
+      EXPECT_EQ(answer->vnet.flags, 0);
+      EXPECT_EQ(answer->vnet.gso_type, VnetHeader::kGsoNone);
+      const Bytes message = Bytes(answer->packet).subspan(l4_offset());
+      EXPECT_EQ(testing::OnesComplementSum(message, PseudoOf(spec)), 0xffff) << data_bytes;
+      // All else is as it came.
+      std::swap(spec.source_host, spec.destination_host);
+      spec.payload[0] = v6() ? 129 : 0;
+      StoreBe16(&spec.payload[2], LoadBe16(&message[2]));
+      EXPECT_EQ(answer->packet, BuildPacket(spec));
+    }
+  }
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
+// A wrong checksum stays wrong, for who has asked to see.
+TEST_P(EgressEchoTest, WhatWasDamagedIsNotMended) {
+  All(EgressAction::To::kGroup);
+  testing::Random random(2);
+  PacketSpec spec = Message(request_type(), 56, random);
+  spec.payload.back() ^= 1;
+  IntoTun(BuildPacket(spec));
+  const auto answer = rig_.NextFromTun();
+  ASSERT_TRUE(answer);
+  const Bytes message = Bytes(answer->packet).subspan(l4_offset());
+  EXPECT_NE(testing::OnesComplementSum(message, PseudoOf(spec)), 0xffff);
+}
+
+TEST_P(EgressEchoTest, NothingElseIsAnswered) {
+  testing::Random random(3);
+  const PacketSpec request = Message(request_type(), 56, random);
+  All(EgressAction::To::kDirect);
+  IntoTun(BuildPacket(request));
+  ASSERT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_unsupported) == 1; }));
+  All(EgressAction::To::kGroup);
+  PacketSpec fragment = request;
+  fragment.fragment_field = 0x2000;  // IPv4: more come
+  if (v6()) fragment.extensions = {{testing::kFragment, {0, 0, 0, 1, 0, 0, 0, 9}}};
+  PacketSpec cut = request;
+  cut.payload.resize(7);
+  const uint8_t reply_type = v6() ? 129 : 0;
+  uint64_t packets = 1;
+  for (const PacketSpec& spec :
+       {fragment, cut, Message(reply_type, 56, random), Message(v6() ? 1 : 3, 56, random)}) {
+    IntoTun(BuildPacket(spec));
+    ++packets;
+    EXPECT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_unsupported) == packets; }))
+        << packets;
+  }
+  EXPECT_FALSE(rig_.NextFromTun(20));
 }
 
 }  // namespace

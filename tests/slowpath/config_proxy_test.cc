@@ -79,6 +79,38 @@ TEST(ConfigProxy, RulesHaveOneValueOrSeveral) {
   EXPECT_EQ(proxy->rules[3], (EgressRule{.action = {.to = To::kBlock}}));
 }
 
+TEST(ConfigProxy, NamesAndNameServers) {
+  const auto proxy = Good(json::parse(R"({
+    "dns": {"servers": ["192.0.2.53", "[2001:db8::53]:5353"], "cache": false, "timeout_s": 2},
+    "rules": [{"match": {"domain": "WWW.Example.com.", "domain_suffix": [".example.org", "net"]},
+               "to": "direct"}]})"))
+                         .proxy;
+  ASSERT_TRUE(proxy);
+  EXPECT_EQ(proxy->dns.servers, (std::vector{*Endpoint::Parse("192.0.2.53:53"),
+                                             *Endpoint::Parse("[2001:db8::53]:5353")}));
+  EXPECT_FALSE(proxy->dns.cache);
+  EXPECT_EQ(proxy->dns.timeout_s, 2);
+  EXPECT_EQ(proxy->rules[0].domains, (std::vector<std::string>{"www.example.com"}));
+  EXPECT_EQ(proxy->rules[0].domain_suffixes, (std::vector<std::string>{"example.org", "net"}));
+  const auto printed = json::parse(ToJson(Good(json::parse(R"({
+    "dns": {"servers": ["192.0.2.53"]},
+    "rules": [{"match": {"domain": "a.test"}, "to": "block"}]})")))
+                                       .at("proxy")
+                                       .dump());
+  EXPECT_EQ(printed["dns"]["servers"], json::parse(R"(["192.0.2.53:53"])"));
+  EXPECT_EQ(printed["rules"][0]["match"]["domain"], json::parse(R"(["a.test"])"));
+  for (const auto& [text, pointer] :
+       {std::pair(R"({"dns": {"servers": ["a.test"]}, "rules": []})", "/proxy/dns/servers/0"),
+        std::pair(R"({"dns": {"servers": ["224.0.0.1"]}, "rules": []})", "/proxy/dns/servers/0"),
+        std::pair(R"({"dns": {"timeout_s": 0}, "rules": []})", "/proxy/dns/timeout_s"),
+        std::pair(R"({"rules": [{"match": {"domain": "a b"}, "to": "block"}]})",
+                  "/proxy/rules/0/match/domain")}) {
+    const LoadedConfig loaded = Load(json::parse(text));
+    ASSERT_FALSE(loaded.mistakes.empty()) << text;
+    EXPECT_EQ(loaded.mistakes.front().pointer, pointer);
+  }
+}
+
 TEST(ConfigProxy, MistakesAreNamedAtTheirPlace) {
   struct Wrong {
     const char* proxy;

@@ -258,6 +258,9 @@ class DnsForwarderTest : public ::testing::Test {
     // All ways by TCP lead to the same server.
     options_.ways.connect = [this](const EgressAction&, const Endpoint& to,
                                    TcpDialer::OnDialed done) {
+      if (is_cut_off_) {
+        return asio::post(io_, [done = std::move(done)] { done(NotDialed(ENETUNREACH)); });
+      }
       connected_to_.push_back(to);
       dialer_.Dial(stream_server_.endpoint(), std::move(done));
     };
@@ -270,6 +273,7 @@ class DnsForwarderTest : public ::testing::Test {
   // Answers the greeting, and says that `relay_` relays.
   void LetGroupsRelay() {
     options_.ways.associate = [this](const EgressAction&, UpstreamGroup::OnAssociated done) {
+      if (is_cut_off_) return asio::post(io_, [done = std::move(done)] { done({}); });
       ++associations_;
       auto control = Socks5Connection::Make(io_, nullptr, Socks5Connection::Mode::kInTurn);
       control->Greet(socks_.endpoint(), kSecondNs,
@@ -340,6 +344,7 @@ class DnsForwarderTest : public ::testing::Test {
   size_t told_when_learned_ = SIZE_MAX;
   std::vector<Endpoint> connected_to_;
   int associations_ = 0;
+  bool is_cut_off_ = false;  // from groups
 };
 
 TEST_F(DnsForwarderTest, AnswersInTheNameOfWhomTheProgramAsked) {
@@ -592,9 +597,7 @@ TEST_F(DnsForwarderTest, ATruncatedAnswerIsAskedForByTcp) {
 }
 
 TEST_F(DnsForwarderTest, ATruncatedAnswerIsBetterThanNone) {
-  options_.ways.connect = [this](const EgressAction&, const Endpoint&, TcpDialer::OnDialed done) {
-    asio::post(io_, [done = std::move(done)] { done(NotDialed(ECONNREFUSED)); });
-  };
+  is_cut_off_ = true;
   Ask(Query("a"));
   ASSERT_TRUE(RunUntilAsked(1));
   server_.Send(Truncated(Answer(server_.received[0], 1)));
@@ -731,18 +734,17 @@ TEST_F(DnsForwarderTest, AConnectionThatEndsTwiceWithoutAnAnswerIsAnError) {
 
 TEST_F(DnsForwarderTest, AServerMayAnswerOneQueryAConnection) {
   stream_server_.on_message = [this](const Message& query) {
-    stream_server_.Send(Answer(query, 1));
+    if (stream_server_.connections() > 1) stream_server_.Send(Answer(query, 1));
     stream_server_.Hang();
   };
   for (uint16_t i = 0; i < 5; ++i) Ask(Query("n" + std::to_string(i), i), kGroup);
   ASSERT_TRUE(RunUntilTold(5));
   EXPECT_EQ(totals().answered, 5u);
+  EXPECT_EQ(stream_server_.connections(), 6u);
 }
 
 TEST_F(DnsForwarderTest, WhereNoConnectionIsToBeHadAnErrorComesAtOnce) {
-  options_.ways.connect = [this](const EgressAction&, const Endpoint&, TcpDialer::OnDialed done) {
-    asio::post(io_, [done = std::move(done)] { done(NotDialed(ECONNREFUSED)); });
-  };
+  is_cut_off_ = true;
   Ask(Query("a"), kGroup);
   ASSERT_TRUE(RunUntilTold(1));
   EXPECT_TRUE(IsError(told_[0].answer));
@@ -867,6 +869,24 @@ TEST_F(DnsForwarderTest, ARelayThatEndsTwiceWithoutAnAnswerIsAnError) {
   EXPECT_EQ(associations_, 2);
 }
 
+TEST_F(DnsForwarderTest, WhenARelayHasEndedAndThereIsNoOtherItGoesByTcp) {
+  LetGroupsRelay();
+  const auto relayed = options_.ways.associate;
+  options_.ways.associate = [&](const EgressAction& by, UpstreamGroup::OnAssociated done) {
+    if (associations_ == 0) return relayed(by, std::move(done));
+    asio::post(io_, [done = std::move(done)] { done({}); });
+  };
+  Ask(Query("a"), kGroup);
+  ASSERT_TRUE(RunUntil([&] { return relay_.received.size() == 1; }));
+  socks_.Hang();
+  ASSERT_TRUE(RunUntilAskedByStream(1));
+  stream_server_.Hang();
+  ASSERT_TRUE(RunUntilAskedByStream(2)) << "once more, as ever";
+  stream_server_.Send(Answer(stream_server_.received[1], 1));
+  ASSERT_TRUE(RunUntilTold(1));
+  EXPECT_EQ(totals().answered, 1u);
+}
+
 TEST_F(DnsForwarderTest, ARelayThatLosesEverythingIsDoneWithout) {
   LetGroupsRelay();
   options_.timeout_ns = 40 * kShortNs;
@@ -988,6 +1008,20 @@ TEST_F(DnsForwarderTest, AServerMayAnswerAfterTheNextWasAsked) {
   EXPECT_EQ(told_.size(), 1u);
 }
 
+TEST_F(DnsForwarderTest, OneThatFailsAfterTheNextWasAskedDoesNotHurryThat) {
+  options_.servers = {other_server_.endpoint(), server_.endpoint(), relay_.endpoint()};
+  options_.timeout_ns = 60 * kShortNs;
+  Ask(Query("a"));
+  ASSERT_TRUE(RunUntilAsked(1));
+  const TimeNs asked_ns = MonotonicNowNs();
+  other_server_.Close();
+  Ask(Query("a"));
+  ASSERT_TRUE(RunUntil([&] { return !relay_.received.empty(); }));
+  EXPECT_GE(MonotonicNowNs(), asked_ns + 15 * kShortNs);
+  server_.Send(Answer(server_.received[0], 1));
+  EXPECT_TRUE(RunUntilTold(1));
+}
+
 TEST_F(DnsForwarderTest, TheNextServerIsAskedAtOnceWhenOneCannotBeReached) {
   options_.servers = {Endpoint{kLoopback, 1, 0}, server_.endpoint()};
   options_.timeout_ns = 3600 * kSecondNs;
@@ -1095,6 +1129,18 @@ TEST_F(DnsForwarderTest, WhenTheNetworkChangesAllIsAskedAnew) {
   EXPECT_EQ(told_[2].answer.back(), 1);
 }
 
+TEST_F(DnsForwarderTest, OfTheNetworkThatWasNothingIsWaitedFor) {
+  options_.timeout_ns = 3600 * kSecondNs;
+  LetGroupsRelay();
+  Ask(Query("a"), kGroup);
+  ASSERT_TRUE(RunUntil([&] { return relay_.received.size() == 1; }));
+  is_cut_off_ = true;
+  Forwarder().Reset();
+  ASSERT_TRUE(RunUntilTold(1));
+  EXPECT_TRUE(IsError(told_[0].answer));
+  EXPECT_EQ(totals().unreachable, 1u);
+}
+
 TEST_F(DnsForwarderTest, AfterCloseNothingIsCalled) {
   LetGroupsRelay();
   options_.timeout_ns = kShortNs;
@@ -1126,7 +1172,19 @@ TEST_F(DnsForwarderTest, MayBeClosedWhileItTells) {
   EXPECT_TRUE(IsError(told_[0].answer));
   Settle();
   EXPECT_EQ(told_.size(), 1u);
-  // Also by what is learned: then the answer is not told.
+  // With another answer behind.
+  forwarder_.reset();
+  stream_server_.on_message = [](const Message&) {};
+  const size_t asked = stream_server_.received.size();
+  for (uint16_t i = 0; i < 2; ++i) Ask(Query("a", i), kGroup);
+  ASSERT_TRUE(RunUntilAskedByStream(asked + 2));
+  Message both = Framed(Answer(stream_server_.received[asked], 1));
+  Append(both, Framed(Answer(stream_server_.received[asked + 1], 1)));
+  stream_server_.SendBytes(both);
+  ASSERT_TRUE(RunUntil([&] { return told_.size() == 2; }));
+  Settle();
+  EXPECT_EQ(told_.size(), 2u);
+  // By what is learned: then the answer is not told.
   forwarder_.reset();
   options_.on_learned = [this](const std::string&, const IpAddress&, uint32_t) {
     Forwarder().Close();
@@ -1135,7 +1193,17 @@ TEST_F(DnsForwarderTest, MayBeClosedWhileItTells) {
   ASSERT_TRUE(RunUntilAsked(1));
   server_.Send(Answer(server_.received[0], 1));
   ASSERT_TRUE(RunUntil([&] { return totals().answered == 1; }));
-  EXPECT_EQ(told_.size(), 1u);
+  EXPECT_EQ(told_.size(), 2u);
+}
+
+TEST_F(DnsForwarderTest, MayBeClosedWhenAServerHasJustGone) {
+  server_.Close();
+  Forwarder().Ask(kClient, Endpoint{kLoopback, 1, 0}, kDirect, Query("a"));
+  io_.poll_one();
+  Forwarder().Ask(kClient, Endpoint{kLoopback, 1, 0}, kDirect, Query("a"));
+  forwarder_.reset();
+  Settle();
+  EXPECT_TRUE(told_.empty());
 }
 
 // Servers that do anything: each query is answered once, or counted as to why not.

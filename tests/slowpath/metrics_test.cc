@@ -403,7 +403,7 @@ class GroupsRig {
   void Use(const std::vector<UpstreamGroupConfig>& configs) {
     auto groups = flows_->OpenGroups(configs);
     ASSERT_TRUE(groups.ok()) << groups.status();
-    flows_->SetGroups(*std::move(groups), {});
+    flows_->SetConfig(*std::move(groups), {});
   }
   const UpstreamGroup& group(size_t index) const { return *flows_->groups()[index]; }
 
