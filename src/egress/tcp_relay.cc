@@ -1,5 +1,6 @@
 #include "egress/tcp_relay.h"
 
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -88,7 +89,8 @@ TcpRelay::TcpRelay(Options options)
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       messages_(kMessageSlots),
       flows_(static_cast<size_t>(options_.max_flows)),
-      scratch_(new uint8_t[kScratchBytes]) {
+      scratch_(new uint8_t[kScratchBytes]),
+      spare_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
   for (uint32_t place = static_cast<uint32_t>(flows_.size()); place-- > 0;) free_.push_back(place);
   for (auto& ports : by_port_) ports.assign(65536, kNowhere);
 }
@@ -267,6 +269,19 @@ uint32_t TcpRelay::Find(const TcpFlowId& flow) const {
   return place != kNowhere && flows_[place].flow == flow ? place : kNowhere;
 }
 
+// What cannot be accepted would be told of for ever, so it is accepted in the place of the
+// descriptor that is kept for that, and reset. Its flow is given up after a while.
+bool TcpRelay::RefuseForWantOfFiles(int listener) {
+  if (!spare_) return false;
+  spare_ = UniqueFd();
+  UniqueFd fd(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  const bool is_refused = static_cast<bool>(fd);
+  if (is_refused) totals_.unexpected.Add(1);
+  CloseWithReset(std::move(fd));
+  spare_ = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  return is_refused;
+}
+
 void TcpRelay::Accept(int listener, bool v6) {
   for (int i = 0; i < kAcceptsPerEvent; ++i) {
     sockaddr_storage from;
@@ -275,6 +290,7 @@ void TcpRelay::Accept(int listener, bool v6) {
                         SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd) {
       if (errno == ECONNABORTED || errno == EINTR) continue;
+      if ((errno == EMFILE || errno == ENFILE) && RefuseForWantOfFiles(listener)) continue;
       return;
     }
     const Endpoint near = Endpoint::From(from);

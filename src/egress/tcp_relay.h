@@ -86,7 +86,7 @@ class TcpRelay {
   // --- Read at any time ---
   struct Totals {
     Counter accepted;
-    Counter unexpected;  // accepted, but nobody had expected it
+    Counter unexpected;  // accepted, but nobody had expected it, or there were no descriptors
     Counter up_bytes;    // from near to far
     Counter down_bytes;
     Counter reset;                   // by either end, or by Reset()
@@ -112,6 +112,7 @@ class TcpRelay {
   void TakeMessages();
   void Take(Message& message);
   void Accept(int listener, bool v6);
+  bool RefuseForWantOfFiles(int listener);
   void OnEvent(uint64_t tag, uint32_t events);
   void Join(uint32_t place);
   void LookAtFirst(uint32_t place, bool is_late);
@@ -147,6 +148,7 @@ class TcpRelay {
   std::deque<std::pair<TimeNs, TcpFlowId>> awaits_first_;  // and until when, soonest first
   std::array<std::vector<uint32_t>, 2> by_port_;
   std::unique_ptr<uint8_t[]> scratch_;
+  UniqueFd spare_;  // to be given up where there are no more descriptors
   Totals totals_;
   std::thread thread_;
 };

@@ -33,6 +33,8 @@ bool Segmenter::FinishForeignChecksum(const VnetHeader& vnet) {
   if (vnet.checksum_start < inner_.headers_bytes()) return false;
   if (vnet.checksum_start >= packet_.size() || checksum_at + 2 > packet_.size()) return false;
   FinishChecksum(packet_, vnet.checksum_start, checksum_at);
+  // Whoever it is handed to has nothing to finish.
+  StoreNative(packet_.data() - kVnetHeaderBytes, VnetHeader{});
   return true;
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <boost/asio/post.hpp>
+#include <cerrno>
 #include <chrono>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -71,6 +73,14 @@ bool MayAnotherDoBetter(const Socks5Outcome& outcome) {
   if (outcome.failure != Socks5Failure::kReply) return true;
   return outcome.reply == kGeneralFailure || outcome.reply == kCommandNotSupported ||
          outcome.reply == kAddressTypeNotSupported;
+}
+
+// This machine had no descriptor, port or memory for it.
+bool IsOwnTrouble(const Socks5Outcome& outcome) {
+  if (outcome.what != Socks5Outcome::What::kNotConnected) return false;
+  constexpr int kErrors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL, EADDRINUSE};
+  return std::find(std::begin(kErrors), std::end(kErrors), outcome.error_number) !=
+         std::end(kErrors);
 }
 
 bool SaysSomethingOfUpstream(const Socks5Outcome& outcome) {
@@ -339,6 +349,10 @@ void UpstreamGroup::OnAnswered(const FlowPtr& flow, const Socks5Outcome& outcome
 }
 
 void UpstreamGroup::OnUpstreamFailed(const FlowPtr& flow, const Socks5Outcome& outcome) {
+  if (IsOwnTrouble(outcome)) {
+    choice_.OnAbandoned(flow->index, flow->attempt);
+    return End(flow, {{}, nullptr, TcpVerdict::Type::kRefuse, {}});
+  }
   Upstream& upstream = *upstreams_[flow->index];
   // Something of this server is wrong, unless it is only that it does not do this.
   const bool only_does_not = outcome.failure == Socks5Failure::kReply;
@@ -498,6 +512,7 @@ void UpstreamGroup::OnChecked(size_t index, const Connection& connection,
   upstream.is_checking = false;
   connections_.erase(connection);
   connection->Close();
+  if (IsOwnTrouble(outcome)) return;
   const bool is_up = outcome.ok();
   upstream.trouble = is_up ? "" : outcome.Describe();
   choice_.SetHealth(index, is_up, is_up ? std::optional(greeted_ns) : std::nullopt,

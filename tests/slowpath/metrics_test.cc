@@ -394,6 +394,7 @@ class GroupsRig {
     for (const UniqueFd& queue : rig.workers.device.queues) {
       options.tun_queues.push_back(queue.get());
     }
+    options.slow_path = &slow_path_;
     options.name_servers = [] { return std::vector{IpAddress::Parse("192.0.2.1").value()}; };
     options.on_news = [](std::string_view, const nlohmann::ordered_json&) {};
     flows_ = EgressFlows::Open(io_, std::move(options)).value();
@@ -406,6 +407,21 @@ class GroupsRig {
     flows_->SetConfig(*std::move(groups), {});
   }
   const UpstreamGroup& group(size_t index) const { return *flows_->groups()[index]; }
+
+  void StartRelays() { flows_->Start(); }
+  // As a worker that has read the packet.
+  void Relay(const EgressAction& action, const testing::Buffer& packet) {
+    EgressDatagrams& to = *flows_->WorkerOptions()[0].datagrams[0];
+    const auto* record = reinterpret_cast<const uint8_t*>(&action);
+    const testing::Buffer from_tun = testing::BehindVnetHeader({}, packet);
+    EXPECT_TRUE(to.packets[0]->TryPush({record, sizeof(action)}, from_tun));
+    to.doorbell.Ring();
+  }
+  // What the relays have told of.
+  void TakeEvents() {
+    Event event;
+    while (slow_path_.events.TryPop(event)) flows_->OnEvent(event);
+  }
 
   template <typename Condition>
   void Until(Condition&& condition) {
@@ -441,6 +457,7 @@ class GroupsRig {
  private:
   StatusRig& rig_;
   std::string folder_;
+  SlowPathMailbox slow_path_;
   asio::io_context io_;
   GrantingServer server_;
   std::unique_ptr<EgressFlows> flows_;
@@ -529,6 +546,71 @@ TEST(Metrics, OfEachUpstreamHowItIsAndWhatWentThroughIt) {
     const Samples ended = groups.samples();
     EXPECT_EQ(ended.at("braid_egress_upstream_open_flows{" + of_works + "}"), 0);
     EXPECT_EQ(ended.at("braid_egress_upstream_flows_total{" + of_works + ",outcome=\"begun\"}"), 1);
+    ASSERT_TRUE(rig.workers.group.Stop());
+  });
+}
+
+// --- Datagrams past the tunnel ---
+
+TEST(Metrics, OfDatagramsPastTheTunnelWhatWasCarriedAndWhatWasLost) {
+  testing::InFreshNetwork([] {
+    StatusRig rig(Role::kClient, 1);
+    GroupsRig groups(rig);
+    groups.StartRelays();
+    // The device's own address stands for the world.
+    const auto far = OpenUdp({IpAddress::Parse("10.77.0.1").value(), 0, "", false, false}).value();
+    testing::PacketSpec spec = testing::SpecOf(false, testing::kUdp, 100);
+    spec.source_host = 2;
+    spec.destination_host = 1;
+    spec.destination_port = far.local.port;
+    EgressAction direct, to_group;
+    direct.to = EgressAction::To::kDirect;
+    to_group.to = EgressAction::To::kGroup;
+    const auto value = [&](const std::string& series) {
+      return groups.samples().at("braid_egress_udp_" + series);
+    };
+    const auto lost = [&](const std::string& reason) {
+      return value("lost_total{reason=\"" + reason + "\"}");
+    };
+
+    groups.Relay(direct, BuildPacket(spec));
+    testing::Buffer datagram(200);
+    Arrival arrival{};
+    size_t got = 0;
+    ASSERT_TRUE(Await([&] {
+      if (got == 0) got = ReceiveDatagram(far.fd.get(), datagram, arrival);
+      return got == 100;
+    }));
+    SendDatagram(far.fd.get(), arrival.source, {}, Bytes(datagram).first(40));
+    ASSERT_TRUE(Await([&] { return value("bytes_total{direction=\"receive\"}") == 40; }));
+    EXPECT_EQ(value("datagrams_total{direction=\"receive\"}"), 1);
+    EXPECT_EQ(value("datagrams_total{direction=\"transmit\"}"), 1);
+    EXPECT_EQ(value("bytes_total{direction=\"transmit\"}"), 100);
+
+    testing::Buffer damaged = BuildPacket(spec);
+    damaged.back() ^= 1;
+    groups.Relay(direct, damaged);
+    EXPECT_TRUE(Await([&] { return lost("malformed") == 1; }));
+    // There is no such group.
+    groups.Relay(to_group, BuildPacket(spec));
+    EXPECT_TRUE(Await([&] {
+      groups.TakeEvents();
+      return lost("not_waiting") == 1;
+    }));
+    for (const char* reason : {"fragment", "too_big", "unsent"}) EXPECT_EQ(lost(reason), 0);
+    EXPECT_EQ(value("open_sessions"), 2);
+    EXPECT_EQ(value("sessions_total{outcome=\"begun\"}"), 2);
+    EXPECT_EQ(value("sessions_total{outcome=\"refused\"}"), 1);
+    EXPECT_EQ(value("sessions_total{outcome=\"expired\"}"), 0);
+    EXPECT_EQ(value("sessions_total{outcome=\"evicted\"}"), 0);
+    // Of eight sources each has a place; what others need is taken from them.
+    for (uint16_t port = 1000; port < 1010; ++port) {
+      spec.source_port = port;
+      groups.Relay(direct, BuildPacket(spec));
+    }
+    EXPECT_TRUE(Await([&] { return value("sessions_total{outcome=\"begun\"}") == 12; }));
+    EXPECT_TRUE(Await([&] { return value("sessions_total{outcome=\"evicted\"}") == 4; }));
+    EXPECT_TRUE(Await([&] { return value("open_sessions") == 8; }));
     ASSERT_TRUE(rig.workers.group.Stop());
   });
 }
