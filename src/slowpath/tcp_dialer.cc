@@ -1,5 +1,6 @@
 #include "slowpath/tcp_dialer.h"
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <boost/asio/ip/tcp.hpp>
@@ -70,6 +71,11 @@ void TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
     return asio::post(io_, [finish, why] { finish(NotDialed(why)); });
   }
   SetOwnMark(fd);
+  if (to.address.is_v6()) {
+    // An IPv4 address that is mapped into IPv6 would be past the rules for IPv4.
+    const int on = 1;
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+  }
   const tcp::endpoint remote = ToTcpEndpoint(to);
   attempt->socket.assign(remote.protocol(), fd);
   attempt->timer.expires_after(timeout_);

@@ -724,8 +724,8 @@ TEST_P(UdpRelayTest, AFragmentAndWhatIsNoDatagramOfAServerAreDroppedAndCounted) 
   server.Send(local, fragment);
   ASSERT_TRUE(Await([&] { return totals().fragments.Get() == 2; }));
   uint64_t malformed = 0;
-  const auto is_malformed = [&](const Buffer& datagram) {
-    server.Send(local, datagram);
+  const auto is_malformed = [&, to = local](const Buffer& datagram) {
+    server.Send(to, datagram);
     ++malformed;
     EXPECT_TRUE(Await([&] { return totals().malformed.Get() == malformed; })) << malformed;
   };
