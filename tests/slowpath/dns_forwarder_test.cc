@@ -276,6 +276,7 @@ class DnsForwarderTest : public ::testing::Test {
       if (is_cut_off_) return asio::post(io_, [done = std::move(done)] { done({}); });
       ++associations_;
       auto control = Socks5Connection::Make(io_, nullptr, Socks5Connection::Mode::kInTurn);
+      controls_.made.push_back(control);
       control->Greet(socks_.endpoint(), kSecondNs,
                      [this, control, done = std::move(done)](const Socks5Outcome& outcome) {
                        ASSERT_TRUE(outcome.ok());
@@ -331,6 +332,14 @@ class DnsForwarderTest : public ::testing::Test {
   }
 
   asio::io_context io_;
+  // One that is not granted yet when a test ends would keep itself.
+  struct Controls {
+    ~Controls() {
+      for (const auto& one : made) one->Close();
+    }
+    std::vector<std::shared_ptr<Socks5Connection>> made;
+  };
+  Controls controls_;
   DatagramServer server_{io_};
   DatagramServer other_server_{io_};
   DatagramServer relay_{io_};
