@@ -231,7 +231,8 @@ class Control(LabTest):
         before = [daemon.process.cpu_seconds() for daemon in tunnel.daemons]
         time.sleep(5)
         for daemon, used in zip(tunnel.daemons, before):
-            self.assertLessEqual(daemon.process.cpu_seconds() - used, 0.02)
+            # It is counted in hundredths.
+            self.assertLess(daemon.process.cpu_seconds() - used, 0.025)
             self.assertLess(daemon.process.resident_bytes(), 40 << 20)
 
     def test_the_environment_overrides_the_file(self):
