@@ -138,7 +138,7 @@ struct Event {
     kUdpBegins,      // udp, action: it is for the slow path to find a relay of datagrams for it
     kUdpGone,        // udp: it is over
     kTcpFirst,       // tcp, bytes, length: the name that its first bytes say, if any
-    kDnsQuery,       // flow, action, udp.relay, bytes, length: a datagram for a name server
+    kDnsQuery,       // flow, action, bytes, length: a datagram for a name server
     kDnsAnswer,      // bytes, length: one that came through the tunnel
     kDied,           // bytes, length: the worker's thread has ended, and why
   };

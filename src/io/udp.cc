@@ -95,6 +95,24 @@ absl::StatusOr<UdpSocket> OpenUdp(const UdpSocketOptions& options) {
   return socket;
 }
 
+UniqueFd ConnectUdp(const Endpoint& remote, const IpAddress& local, const std::string& interface) {
+  UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fd;
+  SetOwnMark(fd.get());
+  if (!interface.empty()) {
+    setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
+               static_cast<socklen_t>(interface.size()));
+  }
+  sockaddr_storage address;
+  if (local.is_set()) {
+    const socklen_t length = Endpoint{local, 0, 0}.To(address);
+    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return UniqueFd();
+  }
+  const socklen_t length = remote.To(address);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return UniqueFd();
+  return fd;
+}
+
 size_t ReceiveDatagram(int fd, MutableBytes to, Arrival& arrival) {
   ReceiveMessage message(to);
   for (int refused = 0; refused < 16; ++refused) {

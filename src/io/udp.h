@@ -30,6 +30,12 @@ struct UdpSocket {
 
 absl::StatusOr<UdpSocket> OpenUdp(const UdpSocketOptions& options);
 
+// A plain socket with braid's mark, non-blocking, that speaks with `remote` alone: from `local`
+// where that is set, and by `interface` where it is not empty. None where there is no way, and
+// errno says why.
+UniqueFd ConnectUdp(const Endpoint& remote, const IpAddress& local = {},
+                    const std::string& interface = {});
+
 // One datagram with where it came from and to, for sockets that do not coalesce. 0: nothing waits.
 struct Arrival;
 size_t ReceiveDatagram(int fd, MutableBytes to, Arrival& arrival);

@@ -14,7 +14,7 @@
 
 #include "egress/dns_message.h"
 #include "fastpath/socks5_udp.h"
-#include "io/own_mark.h"
+#include "io/udp.h"
 
 namespace braid {
 namespace {
@@ -200,21 +200,11 @@ class DnsStream : public DnsSocket {
   bool is_blocked_ = false;      // until it is writable
 };
 
-UniqueFd DatagramSocketTo(const Endpoint& remote) {
-  UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return {};
-  SetOwnMark(fd.get());
-  sockaddr_storage address;
-  const socklen_t length = remote.To(address);
-  const bool is_connected = connect(fd.get(), reinterpret_cast<sockaddr*>(&address), length) == 0;
-  return is_connected ? std::move(fd) : UniqueFd();
-}
-
 }  // namespace
 
 std::shared_ptr<DnsCarrier> CarryDnsDirectly(asio::io_context& io, const Endpoint& server,
                                              DnsCarrier::Calls calls) {
-  UniqueFd socket = DatagramSocketTo(server);
+  UniqueFd socket = ConnectUdp(server);
   if (!socket) return nullptr;
   auto carrier = std::make_shared<DnsDatagrams>(io, std::move(socket), std::move(calls));
   return carrier->Start() ? carrier : nullptr;
@@ -223,7 +213,7 @@ std::shared_ptr<DnsCarrier> CarryDnsDirectly(asio::io_context& io, const Endpoin
 std::shared_ptr<DnsCarrier> CarryDnsByRelay(asio::io_context& io, const Endpoint& server,
                                             UpstreamGroup::Association by,
                                             DnsCarrier::Calls calls) {
-  UniqueFd socket = DatagramSocketTo(by.relay);
+  UniqueFd socket = ConnectUdp(by.relay);
   if (!socket) return nullptr;
   auto carrier = std::make_shared<DnsDatagrams>(io, std::move(socket), std::move(calls));
   return carrier->StartBehind(std::move(by), server) ? carrier : nullptr;

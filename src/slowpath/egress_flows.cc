@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "io/own_mark.h"
+#include "io/udp.h"
 #include "slowpath/net_setup.h"
 
 namespace braid {
@@ -27,24 +27,15 @@ uint64_t KeyOfFirst(const TcpFlowId& flow) {
   return uint64_t{flow.worker} << 32 | uint64_t{flow.v6} << 16 | flow.port;
 }
 
-// A socket that speaks with the server's relay alone, from the address that has asked for it.
+// Speaks with the server's relay, from the address that has asked for it.
 UniqueFd OpenRelayedUdp(const UpstreamGroup::Association& of) {
-  const int family = of.relay.address.socket_family();
-  UniqueFd fd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const IpAddress local = of.control->local().address;
+  const bool is_of_its_family = local.family == of.relay.address.family;
+  UniqueFd fd = ConnectUdp(of.relay, is_of_its_family ? local : IpAddress());
   if (!fd) return fd;
-  SetOwnMark(fd.get());
   const int on = 1;
   setsockopt(fd.get(), SOL_UDP, UDP_GRO, &on, sizeof(on));
   setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kUdpBufferBytes, sizeof(kUdpBufferBytes));
-  Endpoint local = of.control->local();
-  local.port = 0;
-  sockaddr_storage at;
-  if (local.address.family == of.relay.address.family) {
-    const socklen_t length = local.To(at);
-    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&at), length) != 0) return UniqueFd();
-  }
-  const socklen_t length = of.relay.To(at);
-  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&at), length) != 0) return UniqueFd();
   return fd;
 }
 
@@ -119,14 +110,12 @@ void EgressFlows::OpenUdpRelay(int worker) {
     event.udp = session;
     return TellSlowPath(std::move(event));
   };
-  options.calls.on_query = [this, worker](const FlowKey& flow, const EgressAction& action,
-                                          Bytes query) {
+  options.calls.on_query = [this](const FlowKey& flow, const EgressAction& action, Bytes query) {
     if (query.size() > Event::kMaxDatagramBytes) return false;
     Event event;
     event.type = Event::Type::kDnsQuery;
     event.flow = flow;
     event.action = action;
-    event.udp.relay = static_cast<uint16_t>(worker);
     event.length = static_cast<uint16_t>(query.size());
     std::copy(query.begin(), query.end(), event.bytes.begin());
     return TellSlowPath(std::move(event));
@@ -206,33 +195,7 @@ void EgressFlows::OnEvent(const Event& event) {
   }
 }
 
-// --- UDP ---
-
-void EgressFlows::BeginUdp(const Event& event) {
-  const UdpSessionId session = event.udp;
-  UpstreamGroup* const group = GroupOf(event.action);
-  if (group == nullptr || under_way() >= kMaxUnderWay) {
-    udp_relays_[session.relay]->Refuse(session);
-    return;
-  }
-  group->Associate(
-      [this, session](UpstreamGroup::Association made) { OnAssociated(session, std::move(made)); });
-}
-
-void EgressFlows::OnAssociated(const UdpSessionId& session, UpstreamGroup::Association made) {
-  UdpRelay& relay = *udp_relays_[session.relay];
-  UniqueFd socket = made.control ? OpenRelayedUdp(made) : UniqueFd();
-  if (!socket || !relay.Open(session, std::move(socket), std::move(made.hold))) {
-    if (made.control) made.control->Close();
-    relay.Refuse(session);
-    return;
-  }
-  associations_[session] = made.control;
-  made.control->WatchForEnd([this, session] {
-    if (!associations_.contains(session)) return;
-    udp_relays_[session.relay]->End(session);  // which tells that it is gone
-  });
-}
+// --- Groups ---
 
 absl::StatusOr<EgressFlows::Groups> EgressFlows::OpenGroups(
     const std::vector<UpstreamGroupConfig>& configs) const {
@@ -355,7 +318,7 @@ void EgressFlows::Dial(Begun begun) {
   if (begun.action.to != EgressAction::To::kGroup) return dialer_.Dial(to, std::move(on_dialed));
   UpstreamGroup* const group = GroupOf(begun.action);
   if (group == nullptr) {
-    return on_dialed({{}, nullptr, TcpVerdict::Type::kRefuse, {}});
+    return on_dialed(Dialed::Not(TcpVerdict::Type::kRefuse));
   }
   const bool by_name = group->config().names && !begun.name.empty();
   Socks5Target target{to.address, "", to.port};
@@ -376,6 +339,34 @@ void EgressFlows::OnDialed(const TcpFlowId& flow, bool early, Dialed dialed) {
   totals_.timed_out += verdict.type == TcpVerdict::Type::kForget;
   if (!early) return Say(verdict);
   if (!opened) relay.Reset(flow);
+}
+
+// --- UDP ---
+
+void EgressFlows::BeginUdp(const Event& event) {
+  const UdpSessionId session = event.udp;
+  UpstreamGroup* const group = GroupOf(event.action);
+  if (group == nullptr || under_way() >= kMaxUnderWay) {
+    udp_relays_[session.relay]->Refuse(session);
+    return;
+  }
+  group->Associate(
+      [this, session](UpstreamGroup::Association made) { OnAssociated(session, std::move(made)); });
+}
+
+void EgressFlows::OnAssociated(const UdpSessionId& session, UpstreamGroup::Association made) {
+  UdpRelay& relay = *udp_relays_[session.relay];
+  UniqueFd socket = made.control ? OpenRelayedUdp(made) : UniqueFd();
+  if (!socket || !relay.Open(session, std::move(socket), std::move(made.hold))) {
+    if (made.control) made.control->Close();
+    relay.Refuse(session);
+    return;
+  }
+  associations_[session] = made.control;
+  made.control->WatchForEnd([this, session] {
+    if (!associations_.contains(session)) return;
+    udp_relays_[session.relay]->End(session);  // which tells that it is gone
+  });
 }
 
 // --- DNS ---
@@ -405,9 +396,8 @@ DnsWays EgressFlows::WaysOfDns() {
     if (UpstreamGroup* const group = GroupOf(by)) {
       return group->Open({server.address, "", server.port}, std::move(done));
     }
-    boost::asio::post(io_, [done = std::move(done)] {
-      done({{}, nullptr, TcpVerdict::Type::kRefuse, {}});
-    });
+    boost::asio::post(io_,
+                      [done = std::move(done)] { done(Dialed::Not(TcpVerdict::Type::kRefuse)); });
   };
   ways.associate = [this](const EgressAction& by, UpstreamGroup::OnAssociated done) {
     if (UpstreamGroup* const group = GroupOf(by)) return group->Associate(std::move(done));

@@ -38,7 +38,7 @@ EgressNames::ForWorkers EgressNames::SetRules(std::vector<EgressRule> rules) {
 
 void EgressNames::Learn(std::string_view name, const IpAddress& address, uint32_t ttl_s) {
   const TimeNs now_ns = MonotonicNowNs();
-  const TimeNs until_ns = now_ns + std::max(ttl_s * kSecondNs, kLeastNameLifeNs);
+  const TimeNs until_ns = now_ns + ttl_s * kSecondNs;
   memory_.Remember(name, address, until_ns, now_ns);
   if (names_ != nullptr) names_->Learn(name, address, until_ns, now_ns);
 }

@@ -11,7 +11,7 @@
 
 #include "base/c_pointer.h"
 #include "base/limits.h"
-#include "io/own_mark.h"
+#include "io/udp.h"
 #include "io/unique_fd.h"
 #include "slowpath/netlink.h"
 
@@ -73,25 +73,6 @@ absl::Status AddAddress(const Device& device, const IpPrefix& prefix, Use use) {
   return absl::OkStatus();
 }
 
-// A socket as the tunnel would use it; none when there is no way.
-UniqueFd Connected(const Endpoint& remote, const IpAddress& local, const std::string& interface) {
-  UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!fd) return {};
-  SetOwnMark(fd.get());
-  if (!interface.empty()) {
-    setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
-               static_cast<socklen_t>(interface.size()));
-  }
-  sockaddr_storage address;
-  if (local.is_set()) {
-    const socklen_t length = Endpoint{local, 0}.To(address);
-    if (bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return {};
-  }
-  const socklen_t length = remote.To(address);
-  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), length) != 0) return {};
-  return fd;
-}
-
 }  // namespace
 
 absl::Status SetUpDevice(const std::string& name, const std::vector<IpPrefix>& addresses, int mtu) {
@@ -132,7 +113,7 @@ absl::StatusOr<uint64_t> DeviceQueueDrops(const std::string& name) {
 
 IpAddress LocalAddressTowards(const Endpoint& remote, const IpAddress& local,
                               const std::string& interface) {
-  const UniqueFd fd = Connected(remote, local, interface);
+  const UniqueFd fd = ConnectUdp(remote, local, interface);
   sockaddr_storage address{};
   socklen_t length = sizeof(address);
   if (!fd || getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length) != 0) return {};

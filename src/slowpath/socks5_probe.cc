@@ -20,7 +20,7 @@
 #include "absl/strings/str_join.h"
 #include "egress/dns_message.h"
 #include "fastpath/socks5_udp.h"
-#include "io/own_mark.h"
+#include "io/udp.h"
 #include "io/unique_fd.h"
 #include "slowpath/name_resolver.h"
 #include "slowpath/path_commands.h"
@@ -84,16 +84,9 @@ void RelayedQuestion::Ask(const Endpoint& name_server, const Endpoint& relay, Du
 
 // Only what comes from the relay is received, and the network's refusals are told.
 absl::Status RelayedQuestion::Open(const Endpoint& relay) {
-  const int fd =
-      socket(relay.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  SetOwnMark(fd);
-  sockaddr_storage address;
-  const socklen_t length = relay.To(address);
-  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&address), length) != 0) {
-    const UniqueFd closes(fd);
-    return absl::UnavailableError(absl::StrCat("no way to the relay: ", strerror(errno)));
-  }
-  relay_.assign(fd);
+  UniqueFd fd = ConnectUdp(relay);
+  if (!fd) return absl::UnavailableError(absl::StrCat("no way to the relay: ", strerror(errno)));
+  relay_.assign(fd.Release());
   return absl::OkStatus();
 }
 

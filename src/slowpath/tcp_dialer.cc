@@ -23,7 +23,7 @@ using boost::system::error_code;
 
 Dialed NotDialed(int error_number) {
   const auto unreachable = [](IcmpError::What error) {
-    return Dialed{{}, nullptr, TcpVerdict::Type::kUnreachable, error};
+    return Dialed::Not(TcpVerdict::Type::kUnreachable, error);
   };
   switch (error_number) {
     case ENETUNREACH:
@@ -38,9 +38,9 @@ Dialed NotDialed(int error_number) {
       return unreachable(IcmpError::What::kProhibited);
     case ETIMEDOUT:
     case ECANCELED:
-      return {{}, nullptr, TcpVerdict::Type::kForget, {}};
+      return Dialed::Not(TcpVerdict::Type::kForget);
     default:
-      return {{}, nullptr, TcpVerdict::Type::kRefuse, {}};
+      return Dialed::Not(TcpVerdict::Type::kRefuse);
   }
 }
 

@@ -16,6 +16,11 @@ namespace braid {
 
 // What its initiator is to see: a connection, or else a verdict that tells why not.
 struct Dialed {
+  // `error`: of kUnreachable.
+  static Dialed Not(TcpVerdict::Type why, IcmpError::What error = IcmpError::What::kNoHost) {
+    return {{}, nullptr, why, error};
+  }
+
   UniqueFd far;
   std::shared_ptr<void> hold;  // goes when the flow ends, on whatever thread; may be null
   TcpVerdict::Type verdict = TcpVerdict::Type::kOpen;

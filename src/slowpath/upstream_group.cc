@@ -49,7 +49,7 @@ enum Reply : uint8_t {
 
 Dialed NotDialedByReply(uint8_t reply) {
   const auto unreachable = [](IcmpError::What error) {
-    return Dialed{{}, nullptr, TcpVerdict::Type::kUnreachable, error};
+    return Dialed::Not(TcpVerdict::Type::kUnreachable, error);
   };
   switch (reply) {
     case kNotAllowed:
@@ -60,19 +60,15 @@ Dialed NotDialedByReply(uint8_t reply) {
     case kHostUnreachable:
       return unreachable(IcmpError::What::kNoHost);
     case kTtlExpired:
-      return {{}, nullptr, TcpVerdict::Type::kForget, {}};
+      return Dialed::Not(TcpVerdict::Type::kForget);
     default:
-      return {{}, nullptr, TcpVerdict::Type::kRefuse, {}};
+      return Dialed::Not(TcpVerdict::Type::kRefuse);
   }
 }
 
-// "General failure" says nothing of whose it is, and a server that cannot do what is asked for is
-// no server for it.
-bool MayAnotherDoBetter(const Socks5Outcome& outcome) {
-  if (outcome.what != Socks5Outcome::What::kFailed) return true;
-  if (outcome.failure != Socks5Failure::kReply) return true;
-  return outcome.reply == kGeneralFailure || outcome.reply == kCommandNotSupported ||
-         outcome.reply == kAddressTypeNotSupported;
+// "General failure" says nothing of whose it is, and what one server cannot address another may.
+bool MayAnotherDoBetter(uint8_t reply) {
+  return reply == kGeneralFailure || reply == kAddressTypeNotSupported;
 }
 
 // This machine had no descriptor, port or memory for it.
@@ -133,7 +129,7 @@ struct UpstreamGroup::Flow {
   bool is_pipelined = false;
   TimeNs begun_ns = 0;
   TimeNs attempt_ns = 0;
-  Dialed failure{{}, nullptr, TcpVerdict::Type::kRefuse, {}};  // so far
+  Dialed failure = Dialed::Not(TcpVerdict::Type::kRefuse);  // so far
 
   DurationNs left_ns() const {
     const DurationNs spent = MonotonicNowNs() - begun_ns;
@@ -212,30 +208,23 @@ void UpstreamGroup::Close() {
 void UpstreamGroup::Open(const Socks5Target& to, OnDialed on_dialed) {
   auto flow = std::make_shared<Flow>();
   flow->to = to;
-  flow->begun_ns = MonotonicNowNs();
   flow->done = [on_dialed = std::move(on_dialed)](const Connection& connection,
                                                   std::shared_ptr<void> hold, Dialed failure) {
     if (connection == nullptr) return on_dialed(std::move(failure));
     on_dialed({connection->Release(), std::move(hold), TcpVerdict::Type::kOpen, {}});
   };
-  flows_.insert(flow);
-  asio::post(io_, [this, closed = closed_, flow] {
-    if (!*closed) Try(flow);
-  });
+  Begin(flow);
 }
 
 void UpstreamGroup::Associate(OnAssociated on_associated) {
   auto flow = std::make_shared<Flow>();
   flow->command = Socks5Command::kUdpAssociate;
-  flow->begun_ns = MonotonicNowNs();
   for (const auto& upstream : upstreams_) {
     if (upstream->relays_datagrams == RelaysDatagrams::kNo) flow->tried.set(upstream->index);
   }
-  const bool nobody = flow->tried.count() == upstreams_.size();
-  flow->done = [nobody, on_associated = std::move(on_associated)](
+  flow->done = [on_associated = std::move(on_associated)](
                    const Connection& connection, std::shared_ptr<void> hold, const Dialed&) {
     Association made;
-    made.nobody_relays = nobody;
     if (connection != nullptr) {
       made.relay = connection->relay();
       made.control = connection;
@@ -243,6 +232,11 @@ void UpstreamGroup::Associate(OnAssociated on_associated) {
     }
     on_associated(std::move(made));
   };
+  Begin(flow);
+}
+
+void UpstreamGroup::Begin(const FlowPtr& flow) {
+  flow->begun_ns = MonotonicNowNs();
   flows_.insert(flow);
   asio::post(io_, [this, closed = closed_, flow] {
     if (!*closed) Try(flow);
@@ -328,7 +322,7 @@ void UpstreamGroup::OnAnswered(const FlowPtr& flow, const Socks5Outcome& outcome
   const bool waited_for_target = outcome.what == Socks5Outcome::What::kLate;
   if (waited_for_target) {
     choice_.OnAbandoned(flow->index, flow->attempt);
-    return End(flow, {{}, nullptr, TcpVerdict::Type::kForget, {}});
+    return End(flow, Dialed::Not(TcpVerdict::Type::kForget));
   }
   if (SaysSomethingOfUpstream(outcome) || outcome.reply == kCommandNotSupported) {
     if (flow->command == Socks5Command::kUdpAssociate && outcome.reply == kCommandNotSupported) {
@@ -337,7 +331,7 @@ void UpstreamGroup::OnAnswered(const FlowPtr& flow, const Socks5Outcome& outcome
     return OnUpstreamFailed(flow, outcome);
   }
   flow->failure = NotDialedByReply(outcome.reply);
-  if (MayAnotherDoBetter(outcome)) {
+  if (MayAnotherDoBetter(outcome.reply)) {
     choice_.OnAbandoned(flow->index, flow->attempt);
     return Try(flow);
   }
@@ -351,7 +345,7 @@ void UpstreamGroup::OnAnswered(const FlowPtr& flow, const Socks5Outcome& outcome
 void UpstreamGroup::OnUpstreamFailed(const FlowPtr& flow, const Socks5Outcome& outcome) {
   if (IsOwnTrouble(outcome)) {
     choice_.OnAbandoned(flow->index, flow->attempt);
-    return End(flow, {{}, nullptr, TcpVerdict::Type::kRefuse, {}});
+    return End(flow, Dialed::Not(TcpVerdict::Type::kRefuse));
   }
   Upstream& upstream = *upstreams_[flow->index];
   // Something of this server is wrong, unless it is only that it does not do this.
@@ -366,7 +360,7 @@ void UpstreamGroup::OnUpstreamFailed(const FlowPtr& flow, const Socks5Outcome& o
   TellOfBreakers();
   flow->failure = outcome.what == Socks5Outcome::What::kNotConnected
                       ? NotDialed(outcome.error_number)
-                      : Dialed{{}, nullptr, TcpVerdict::Type::kRefuse, {}};
+                      : Dialed::Not(TcpVerdict::Type::kRefuse);
   Try(flow);
 }
 

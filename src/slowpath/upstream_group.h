@@ -37,10 +37,9 @@ class UpstreamGroup {
 
   // A relay of datagrams at an upstream, which lasts as long as `control` does.
   struct Association {
-    std::shared_ptr<Socks5Connection> control;  // null: there is none to be had, see `failure`
+    std::shared_ptr<Socks5Connection> control;  // null: there is none to be had
     Endpoint relay;
     std::shared_ptr<void> hold;
-    bool nobody_relays = false;  // datagrams, of all that work
   };
   using OnAssociated = std::function<void(Association)>;
 
@@ -92,6 +91,7 @@ class UpstreamGroup {
   UpstreamGroup(boost::asio::io_context& io, const UpstreamGroupConfig& config,
                 std::function<std::vector<IpAddress>()> name_servers, OnNews on_news);
 
+  void Begin(const FlowPtr& flow);
   void Try(const FlowPtr& flow);
   void TryFresh(const FlowPtr& flow, bool pipelined);
   void RequestOf(const FlowPtr& flow);
