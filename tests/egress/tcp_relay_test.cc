@@ -120,12 +120,14 @@ class TcpRelayTest : public ::testing::Test {
     return flow;
   }
 
+  std::vector<TcpFlowId> Ended() {
+    const std::lock_guard lock(mutex_);
+    return ended_;
+  }
+
   bool AwaitEnds(size_t count) {
     for (int i = 0; i < kPatienceMs; ++i) {
-      {
-        const std::lock_guard lock(mutex_);
-        if (ended_.size() == count) return true;
-      }
+      if (Ended().size() == count) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return false;
@@ -146,11 +148,11 @@ TEST_F(TcpRelayTest, BytesGoBothWaysAndEachEndIsPassedOnByItself) {
   EXPECT_EQ(ReadAll(flow.far), "question");
   SendAll(flow.far, "a long ");
   SendAll(flow.far, "answer");
-  EXPECT_TRUE(ended_.empty());
+  EXPECT_TRUE(Ended().empty());
   flow.far = {};
   EXPECT_EQ(ReadAll(flow.near), "a long answer");
   ASSERT_TRUE(AwaitEnds(1));
-  EXPECT_EQ(ended_[0], flow.id);
+  EXPECT_EQ(Ended()[0], flow.id);
   EXPECT_EQ(relay_->totals().up_bytes.Get(), 8u);
   EXPECT_EQ(relay_->totals().down_bytes.Get(), 13u);
   EXPECT_EQ(relay_->totals().flows.load(), 0u);
@@ -312,7 +314,7 @@ TEST_F(TcpRelayTest, WhenAllPlacesAreTakenAnotherIsRefused) {
   Flow second = Open();
   EXPECT_EQ(ReadAll(second.near), " and then an error");
   ASSERT_TRUE(AwaitEnds(1));
-  EXPECT_EQ(ended_[0], second.id);
+  EXPECT_EQ(Ended()[0], second.id);
   SendAll(flow.near, "y");
   EXPECT_EQ(recv(flow.far.get(), &byte, 1, 0), 1);
 }

@@ -388,15 +388,14 @@ TEST_F(ControlServerTest, ClientThatDoesNotReadIsDroppedAndOthersAreServed) {
 }
 
 TEST_F(ControlServerTest, ClosingDoesNotWaitLongForWhoDoesNotRead) {
-  Start({.linger_timeout = 200ms});
+  // An answer has an hour, so that only the limit of a server that is closed can end this.
+  Start({.reply_timeout = 1h, .linger_timeout = 200ms});
   RawClient deaf(path_);
   ASSERT_TRUE(deaf.Send("{\"v\":1,\"verb\":\"big\",\"params\":{\"size\":50000000}}\n"));
   while (handled_ == 0) std::this_thread::sleep_for(1ms);
-  const auto begin = std::chrono::steady_clock::now();
   OnLoop([this] { server_->Close(); });
   work_.reset();
   thread_.join();  // as a daemon's does, once nothing is left to be done
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, kControlReplyTimeout / 2);
 }
 
 TEST_F(ControlServerTest, WhatCannotBeDoneYetIsAskedAgain) {
