@@ -39,6 +39,11 @@ void CircuitBreaker::OnAbandoned(Attempt attempt) {
   if (Counts(attempt) && state_ == State::kHalfOpen) --trials_;
 }
 
+void CircuitBreaker::OnChecked(TimeNs now_ns) {
+  const bool has_failed_trial = open_for_ns_ > options_.open_ns;
+  if (!has_failed_trial) open_until_ns_ = std::min(open_until_ns_, now_ns);
+}
+
 CircuitBreaker::State CircuitBreaker::StateAt(TimeNs now_ns) const {
   return state_ == State::kOpen && now_ns >= open_until_ns_ ? State::kHalfOpen : state_;
 }

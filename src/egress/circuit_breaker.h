@@ -10,7 +10,9 @@
 //                                 enough trials succeed
 //
 // It stays open twice as long each time that a trial fails, up to eight times as long, until it has
-// been closed.
+// been closed. The first time is over early where somebody who has checked the upstream says that
+// it works: it may only have had more to do than it could. After a trial that has failed a check
+// says less than the trial did.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +51,8 @@ class CircuitBreaker {
   void OnFailure(Attempt attempt, TimeNs now_ns);
   // Nothing was learnt of the upstream, as when the application gave up.
   void OnAbandoned(Attempt attempt);
+  // Somebody who has checked it says that it works; see above.
+  void OnChecked(TimeNs now_ns);
 
   // Half open also while no trial has begun yet, but may.
   State StateAt(TimeNs now_ns) const;

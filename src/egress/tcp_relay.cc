@@ -213,6 +213,9 @@ void TcpRelay::Take(Message& message) {
       break;
     case Message::Type::kExpect:
     case Message::Type::kExpectFirst: {
+      // Of its port there is no other one any more.
+      const uint32_t before = by_port_[message.flow.v6][message.flow.port];
+      if (before != kNowhere) EndFlow(before, true);
       const uint32_t place = TakePlace();
       if (place == kNowhere) {
         ended_.push_back(message.flow);

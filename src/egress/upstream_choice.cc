@@ -81,6 +81,7 @@ void UpstreamChoice::OnEnded(size_t index) { --upstreams_[index].open; }
 void UpstreamChoice::SetHealth(size_t index, bool up, std::optional<DurationNs> latency_ns,
                                TimeNs now_ns) {
   upstreams_[index].up = up;
+  if (up) upstreams_[index].breaker.OnChecked(now_ns);
   if (latency_ns) AddLatency(upstreams_[index], *latency_ns, now_ns);
 }
 

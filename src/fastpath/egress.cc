@@ -86,20 +86,6 @@ Egress::Sessions::Sessions(const EgressNeighbours& of, const EgressOptions& opti
       tcp(PortsFor(of, options, worker), options.max_sessions),
       syns(tcp.places(), kNoSyn) {}
 
-void Egress::HeldSyn::Hold(const Segmenter& segmenter) {
-  const Bytes packet = segmenter.packet();
-  inner = segmenter.inner();
-  partial_checksum = segmenter.partial_checksum();
-  length = kVnetHeaderBytes + packet.size();
-  // As it came, or, where its checksum was finished, without what was to be done.
-  if (partial_checksum) {
-    std::copy_n(packet.data() - kVnetHeaderBytes, kVnetHeaderBytes, bytes.begin());
-  } else {
-    StoreNative(bytes.data(), VnetHeader{});
-  }
-  std::copy(packet.begin(), packet.end(), bytes.begin() + kVnetHeaderBytes);
-}
-
 Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& options)
     : state_(state),
       answers_(answers),
@@ -108,9 +94,7 @@ Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& opt
       v4_(options.v4, options, state.options),
       v6_(options.v6, options, state.options),
       known_(kKnownFlows),
-      syns_(kMaxHeldSyns) {
-  for (uint16_t place = kMaxHeldSyns; place-- > 0;) free_syns_.push_back(place);
-}
+      syns_(kMaxHeldSyns) {}
 
 void Egress::SetRules(const EgressRules* rules, const LearnedNames* names) {
   rules_ = rules;
@@ -261,18 +245,18 @@ void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const
   if (!inner.is_tcp() || !of.neighbours.is_set()) {
     return state_.drops.Count(Drop::egress_unsupported, segmenter.segments());
   }
-  if (!BeginsTcp(segmenter) || packet.size() > kMaxSynBytes) return refuse(Drop::egress_no_flow);
-  const Place place = free_syns_.empty() ? kNowhere : of.tcp.Begin(flow);
+  if (!BeginsTcp(segmenter) || packet.size() > HeldSyns::kMaxSynBytes) {
+    return refuse(Drop::egress_no_flow);
+  }
+  const bool has_room = (syns_.HasRoom() && of.tcp.HasRoom()) || MakeRoom(of);
+  const Place place = has_room ? of.tcp.Begin(flow) : kNowhere;
   if (place == kNowhere) return refuse(Drop::egress_full);
-  of.syns[place] = free_syns_.back();
-  free_syns_.pop_back();
-  syns_[of.syns[place]].Hold(segmenter);
+  of.syns[place] = syns_.Hold(segmenter, place, state_.now_ns);
   Event event;
   event.type = Event::Type::kTcpBegins;
   event.flow = flow;
   event.action = action;
-  event.tcp = {static_cast<uint16_t>(state_.options.index), inner.v6, of.tcp[place].port, place,
-               of.tcp[place].generation};
+  event.tcp = IdOf(of, place);
   if (!state_.Tell(std::move(event))) {  // which is counted
     GiveUp(of, place);
     return reset();
@@ -280,17 +264,42 @@ void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const
   CountSessions();
 }
 
+// True when one more may begin, since one that has waited for long does not any more.
+bool Egress::MakeRoom(const Sessions& of) {
+  const HeldSyns::Slot oldest = syns_.oldest();
+  if (oldest == kNoSyn || state_.now_ns - syns_[oldest].since_ns < kHeldAtLeastNs) return false;
+  Sessions& its = Of(syns_[oldest].inner.v6);
+  if (&its != &of && !of.tcp.HasRoom()) return false;
+  const Place place = syns_[oldest].place;
+  state_.drops.Count(Drop::egress_evicted);
+  TellGone(IdOf(its, place));
+  GiveUp(its, place);
+  return true;
+}
+
 void Egress::OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmenter& segmenter) {
   TcpSessions::Session& session = of.tcp[place];
+  const uint8_t flags = FlagsOf(segmenter);
   if (session.state == TcpSessions::State::kPending) {
     // It asks again, and what it will get is under way; or it has given up.
     state_.drops.Count(Drop::egress_waits, segmenter.segments());
-    if ((FlagsOf(segmenter) & kTcpRst) != 0) GiveUp(of, place);
+    if ((flags & kTcpRst) == 0) return;
+    TellGone(IdOf(of, place));
+    GiveUp(of, place);
     return CountSessions();
   }
-  if ((FlagsOf(segmenter) & kTcpFin) != 0) {
+  if ((flags & kTcpFin) != 0) {
     session.initiator_ended = true;
     session.next_sequence = TcpSequenceEnd(segmenter.packet(), segmenter.inner());
+  }
+  if ((flags & kTcpRst) == 0) {
+    session.initiator_answered |= (flags & kTcpAck) != 0;
+  } else if (session.state == TcpSessions::State::kOpen && !session.initiator_answered) {
+    // It had given up before it was told. The kernel forgets what never was a connection without a
+    // word to the relay, which would wait for it, and meet the next flow of these ports with it.
+    TellGone(IdOf(of, place));
+    of.tcp.End(place, state_.now_ns);
+    CountSessions();
   }
   CountTurned(of, place);
   TurnRound(std::move(packet), segmenter, ToRelay(of, place));
@@ -349,7 +358,7 @@ void Egress::AfterFlush() {
     Turned& turned = turned_[i];
     if (turned.request.error != 0) state_.drops.Count(Drop::tun_write_failed);
     turned.packet.reset();
-    if (turned.syn != kNoSyn) free_syns_.push_back(std::exchange(turned.syn, kNoSyn));
+    if (turned.syn != kNoSyn) syns_.Free(std::exchange(turned.syn, kNoSyn));
   }
   turned_used_ = 0;
 }
@@ -366,10 +375,7 @@ void Egress::OnVerdict(const TcpVerdict& verdict) {
     Open(of, place);
   } else if (verdict.type == TcpVerdict::Type::kOpen) {
     // Its initiator has given up meanwhile.
-    Event event;
-    event.type = Event::Type::kTcpGone;
-    event.tcp = verdict.flow;
-    state_.Tell(std::move(event));
+    TellGone(verdict.flow);
   } else if (pending) {
     Refuse(of, verdict);
   } else if (known && session.state == TcpSessions::State::kOpen) {
@@ -382,14 +388,15 @@ void Egress::OnVerdict(const TcpVerdict& verdict) {
 void Egress::Open(Sessions& of, Place place) {
   of.tcp.Open(place);
   Turned& turned = NextTurned();
-  turned.syn = TakeSyn(of, place);
-  HeldSyn& syn = syns_[turned.syn];
+  turned.syn = std::exchange(of.syns[place], kNoSyn);
+  syns_.Take(turned.syn);
+  HeldSyns::Syn& syn = syns_[turned.syn];
   Readdress(syn.packet(), syn.inner, ToRelay(of, place), syn.partial_checksum);
   Write(turned, syn.from_tun());
 }
 
 void Egress::Refuse(Sessions& of, const TcpVerdict& verdict) {
-  HeldSyn& syn = syns_[of.syns[verdict.flow.place]];
+  HeldSyns::Syn& syn = syns_[of.syns[verdict.flow.place]];
   const MutableBytes to = answers_.Next();
   if (!to.empty() && verdict.type == TcpVerdict::Type::kUnreachable) {
     answers_.Write(WriteIcmpError(syn.packet(), syn.inner, {verdict.error, 0}, to));
@@ -399,13 +406,21 @@ void Egress::Refuse(Sessions& of, const TcpVerdict& verdict) {
   GiveUp(of, verdict.flow.place);
 }
 
-uint16_t Egress::TakeSyn(Sessions& of, Place place) {
-  return std::exchange(of.syns[place], kNoSyn);
+void Egress::GiveUp(Sessions& of, Place place) {
+  syns_.Drop(std::exchange(of.syns[place], kNoSyn));
+  of.tcp.Cancel(place);
 }
 
-void Egress::GiveUp(Sessions& of, Place place) {
-  free_syns_.push_back(TakeSyn(of, place));
-  of.tcp.Cancel(place);
+TcpFlowId Egress::IdOf(const Sessions& of, Place place) const {
+  return {static_cast<uint16_t>(state_.options.index), &of == &v6_, of.tcp[place].port, place,
+          of.tcp[place].generation};
+}
+
+void Egress::TellGone(const TcpFlowId& flow) {
+  Event event;
+  event.type = Event::Type::kTcpGone;
+  event.tcp = flow;
+  state_.Tell(std::move(event));
 }
 
 // What the kernel still remembers of the flow at the relay's end (it may have closed first) is

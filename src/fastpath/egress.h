@@ -10,8 +10,9 @@
 // flows that last the kernel does this by itself (flow_shortcuts.h).
 //
 // A flow's SYN is held until the slow path has said whether it gets there, so that its initiator
-// sees what it would see without this: a connection, a reset, an ICMP error, or nothing. UDP goes
-// to a relay of its own (egress/udp_relay.h).
+// sees what it would see without this: a connection, a reset, an ICMP error, or nothing. Where too
+// many wait, one more takes the place of the one that has waited longest, if that is a second: it
+// asks again if it still wants to. UDP goes to a relay of its own (egress/udp_relay.h).
 #pragma once
 
 #include <array>
@@ -23,6 +24,7 @@
 #include "base/counters.h"
 #include "fastpath/egress_options.h"
 #include "fastpath/flow_shortcuts.h"
+#include "fastpath/held_syns.h"
 #include "fastpath/learned_names.h"
 #include "fastpath/segmenter.h"
 #include "fastpath/tcp_sessions.h"
@@ -59,9 +61,9 @@ class Egress {
   using Place = TcpSessions::Place;
   static constexpr Place kNowhere = TcpSessions::kNowhere;
   static constexpr size_t kMaxHeld = 64;  // packets turned round between two flushes
-  static constexpr size_t kMaxSynBytes = 120;
-  static constexpr uint16_t kMaxHeldSyns = 4096;
-  static constexpr uint16_t kNoSyn = UINT16_MAX;
+  static constexpr HeldSyns::Slot kMaxHeldSyns = 4096;
+  static constexpr HeldSyns::Slot kNoSyn = HeldSyns::kNone;
+  static constexpr DurationNs kHeldAtLeastNs = kSecondNs;  // as TCP waits before it asks again
   static constexpr uint8_t kTurnedBeforeShortcut = 16;
   static constexpr size_t kKnownFlows = 8192;  // decisions that are remembered; a power of two
 
@@ -72,17 +74,7 @@ class Egress {
     EgressNeighbours neighbours;
     IpAddress own;  // this worker's neighbour
     TcpSessions tcp;
-    std::vector<uint16_t> syns;  // by place: the held one's place
-  };
-  struct HeldSyn {
-    std::array<uint8_t, kVnetHeaderBytes + kMaxSynBytes> bytes;
-    size_t length = 0;
-    InnerPacket inner{};
-    bool partial_checksum = false;
-
-    void Hold(const Segmenter& segmenter);
-    MutableBytes from_tun() { return {bytes.data(), length}; }
-    MutableBytes packet() { return from_tun().subspan(kVnetHeaderBytes); }
+    std::vector<HeldSyns::Slot> syns;  // by place
   };
   struct KnownFlow {
     FlowKey key;
@@ -91,7 +83,7 @@ class Egress {
   };
   struct Turned {
     PacketPtr packet;
-    uint16_t syn = kNoSyn;  // a held one instead
+    HeldSyns::Slot syn = kNoSyn;  // a held one instead
     iovec part;
     WriteRequest request;
   };
@@ -113,8 +105,10 @@ class Egress {
   void Open(Sessions& of, Place place);
   void Refuse(Sessions& of, const TcpVerdict& verdict);
   FlowKey ToRelay(const Sessions& of, Place place) const;
-  uint16_t TakeSyn(Sessions& of, Place place);
+  bool MakeRoom(const Sessions& of);
   void GiveUp(Sessions& of, Place place);
+  TcpFlowId IdOf(const Sessions& of, Place place) const;
+  void TellGone(const TcpFlowId& flow);
   void CountSessions();
 
   WorkerState& state_;
@@ -127,8 +121,7 @@ class Egress {
   const LearnedNames* names_ = nullptr;  // nullptr: names do not matter
   uint32_t generation_ = 0;
   std::vector<KnownFlow> known_;
-  std::vector<HeldSyn> syns_;
-  std::vector<uint16_t> free_syns_;
+  HeldSyns syns_;
   std::array<Turned, kMaxHeld> turned_;
   size_t turned_used_ = 0;
   std::atomic<uint64_t> tcp_sessions_{0};

@@ -134,7 +134,7 @@ struct Event {
     kPeerClosed,     // peer, keypair_id
     kNoSockets,      // group, generation, bytes, length: why the worker could not add its sockets
     kTcpBegins,      // flow, action, tcp: it is for the slow path to say whether it gets there
-    kTcpGone,        // tcp: one that was said to get there has been given up
+    kTcpGone,        // tcp: its initiator has given it up, or the worker has
     kUdpBegins,      // udp, action: it is for the slow path to find a relay of datagrams for it
     kUdpGone,        // udp: it is over
     kTcpFirst,       // tcp, bytes, length: the name that its first bytes say, if any

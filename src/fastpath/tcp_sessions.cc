@@ -24,8 +24,8 @@ TcpSessions::Place TcpSessions::FindPort(uint16_t port) const {
 }
 
 TcpSessions::Place TcpSessions::Begin(const FlowKey& flow) {
-  const Place place = in_use_ < max_in_use_ ? TakeFirst(free_) : kNowhere;
-  if (place == kNowhere) return kNowhere;
+  if (!HasRoom()) return kNowhere;
+  const Place place = TakeFirst(free_);
   Session& session = sessions_[place];
   session = {.flow = flow,
              .state = State::kPending,

@@ -36,7 +36,8 @@ class TcpSessions {
     FlowKey flow;  // as its initiator sees it
     State state = State::kFree;
     bool is_detached = false;
-    bool initiator_ended = false;  // it has sent a FIN, whose end is next_sequence
+    bool initiator_answered = false;  // what it was told, by taking the connection
+    bool initiator_ended = false;     // it has sent a FIN, whose end is next_sequence
     bool has_shortcut = false;
     uint8_t turned = 0;            // packets, as far as that matters
     uint16_t port = 0;             // the made-up neighbour's
@@ -59,7 +60,9 @@ class TcpSessions {
   Session& operator[](Place place) { return sessions_[place]; }
   const Session& operator[](Place place) const { return sessions_[place]; }
 
-  // A flow that is not there yet. kNowhere when as many are in use as may be, or all others rest.
+  // Fewer are in use than may be, and not all others rest.
+  bool HasRoom() const { return in_use_ < max_in_use_ && free_.first != kNowhere; }
+  // A flow that is not there yet. kNowhere when there is no room.
   Place Begin(const FlowKey& flow);
   void Open(Place place) { sessions_[place].state = State::kOpen; }
   // One that is pending is over before anything of it went on, so that its port need not rest.

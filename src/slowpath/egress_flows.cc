@@ -23,7 +23,7 @@ constexpr uint16_t kAnyPort = 9;
 constexpr int kUdpBufferBytes = 1 << 20;
 constexpr auto kSayAgainAfter = std::chrono::milliseconds(1);
 
-uint64_t KeyOfFirst(const TcpFlowId& flow) {
+uint64_t KeyOf(const TcpFlowId& flow) {
   return uint64_t{flow.worker} << 32 | uint64_t{flow.v6} << 16 | flow.port;
 }
 
@@ -161,6 +161,7 @@ void EgressFlows::Close() {
     for (const auto& group : *groups) group->Close();
   }
   if (dns_) dns_->Close();
+  begun_.clear();
   for (const auto& [session, control] : std::exchange(associations_, {})) control->Close();
   for (const auto& relay : relays_) relay->Stop();
   for (const auto& relay : udp_relays_) relay->Stop();
@@ -176,7 +177,7 @@ void EgressFlows::OnEvent(const Event& event) {
     case Event::Type::kTcpBegins:
       return Begin(event);
     case Event::Type::kTcpGone:
-      await_first_.erase(KeyOfFirst(event.tcp));
+      GiveUp(event.tcp);
       RelayOf(event.tcp).Reset(event.tcp);
       return;
     case Event::Type::kTcpFirst:
@@ -276,57 +277,77 @@ void EgressFlows::Begin(const Event& event) {
     Say({TcpVerdict::Type::kRefuse, flow, {}});
   };
   if (under_way() >= kMaxUnderWay) return refuse();
-  Begun begun{flow, event.flow, event.action, names_.NameOf(event.flow.destination)};
-  if (!event.action.early_accept) return Dial(std::move(begun));
+  Begun begun{flow, event.flow, event.action, names_.NameOf(event.flow.destination), nullptr};
   // What it says first may name where it wants to, where nothing else has.
-  const bool looks = names_.do_names_matter() && begun.name.empty();
-  TcpRelay& relay = RelayOf(flow);
-  if (!(looks ? relay.ExpectFirst(flow) : relay.Expect(flow, UniqueFd()))) return refuse();
-  Say({TcpVerdict::Type::kOpen, flow, {}});
-  if (!looks) return Dial(std::move(begun));
-  await_first_[KeyOfFirst(flow)] = std::move(begun);
+  const bool looks = begun.action.early_accept && names_.do_names_matter() && begun.name.empty();
+  if (begun.action.early_accept) {
+    TcpRelay& relay = RelayOf(flow);
+    if (!(looks ? relay.ExpectFirst(flow) : relay.Expect(flow, UniqueFd()))) return refuse();
+    Say({TcpVerdict::Type::kOpen, flow, {}});
+  }
+  // Of one that had this port before, nobody has told that it is gone, for want of room.
+  if (const auto before = begun_.find(KeyOf(flow)); before != begun_.end()) {
+    GiveUp(before->second.flow);
+  }
+  Begun& added = begun_[KeyOf(flow)] = std::move(begun);
+  if (!looks) Dial(added);
+}
+
+EgressFlows::Begun* EgressFlows::Find(const TcpFlowId& flow) {
+  const auto found = begun_.find(KeyOf(flow));
+  return found != begun_.end() && found->second.flow == flow ? &found->second : nullptr;
+}
+
+void EgressFlows::GiveUp(const TcpFlowId& flow) {
+  const Begun* const begun = Find(flow);
+  if (begun == nullptr) return;
+  if (begun->give_up) begun->give_up();
+  begun_.erase(KeyOf(flow));
 }
 
 void EgressFlows::OnFirst(const TcpFlowId& flow, const std::string& name) {
-  auto waits = await_first_.extract(KeyOfFirst(flow));
-  if (!waits || waits.mapped().flow != flow) return;
-  Begun begun = std::move(waits.mapped());
+  Begun* const begun = Find(flow);
+  if (begun == nullptr) return;
   if (!name.empty()) {
-    begun.name = name;
+    begun->name = name;
     const EgressRules& rules = names_.rules();
-    const size_t rule = rules.Find(begun.key, rules.NamesSatisfy(name));
+    const size_t rule = rules.Find(begun->key, rules.NamesSatisfy(name));
     // It is accepted already, so the tunnel is no way any more: it stays with what it had.
     const bool is_for_tunnel =
         rule == EgressRules::kNoRule || rules.rule(rule).action.to == EgressAction::To::kTunnel;
-    if (!is_for_tunnel) begun.action = rules.rule(rule).action;
+    if (!is_for_tunnel) begun->action = rules.rule(rule).action;
   }
-  if (begun.action.to == EgressAction::To::kBlock) {
+  if (begun->action.to == EgressAction::To::kBlock) {
     ++totals_.refused;
+    begun_.erase(KeyOf(flow));
     RelayOf(flow).Reset(flow);
     return;
   }
-  begun.action.early_accept = true;
-  Dial(std::move(begun));
+  begun->action.early_accept = true;
+  Dial(*begun);
 }
 
-void EgressFlows::Dial(Begun begun) {
-  const TcpFlowId flow = begun.flow;
-  const bool early = begun.action.early_accept;
+void EgressFlows::Dial(Begun& begun) {
   Endpoint to{begun.key.destination, begun.key.destination_port, 0};
   if (to.port == kDnsPort) to = dns_->first_server().value_or(to);
-  auto on_dialed = [this, flow, early](Dialed dialed) { OnDialed(flow, early, std::move(dialed)); };
-  if (begun.action.to != EgressAction::To::kGroup) return dialer_.Dial(to, std::move(on_dialed));
-  UpstreamGroup* const group = GroupOf(begun.action);
-  if (group == nullptr) {
-    return on_dialed(Dialed::Not(TcpVerdict::Type::kRefuse));
+  auto on_dialed = [this, flow = begun.flow](Dialed dialed) { OnDialed(flow, std::move(dialed)); };
+  if (begun.action.to != EgressAction::To::kGroup) {
+    begun.give_up = dialer_.Dial(to, std::move(on_dialed));
+    return;
   }
+  UpstreamGroup* const group = GroupOf(begun.action);
+  if (group == nullptr) return on_dialed(Dialed::Not(TcpVerdict::Type::kRefuse));
   const bool by_name = group->config().names && !begun.name.empty();
   Socks5Target target{to.address, "", to.port};
   if (by_name) target = {{}, begun.name, to.port};
-  group->Open(target, std::move(on_dialed));
+  begun.give_up = group->Open(target, std::move(on_dialed));
 }
 
-void EgressFlows::OnDialed(const TcpFlowId& flow, bool early, Dialed dialed) {
+void EgressFlows::OnDialed(const TcpFlowId& flow, Dialed dialed) {
+  const Begun* const begun = Find(flow);
+  if (begun == nullptr) return;
+  const bool early = begun->action.early_accept;
+  begun_.erase(KeyOf(flow));
   TcpVerdict verdict{dialed.verdict, flow, dialed.error};
   TcpRelay& relay = RelayOf(flow);
   const bool opened = verdict.type == TcpVerdict::Type::kOpen &&
@@ -392,12 +413,14 @@ void EgressFlows::OpenDns() {
 DnsWays EgressFlows::WaysOfDns() {
   DnsWays ways;
   ways.connect = [this](const EgressAction& by, const Endpoint& server, TcpDialer::OnDialed done) {
-    if (by.to != EgressAction::To::kGroup) return dialer_.Dial(server, std::move(done));
-    if (UpstreamGroup* const group = GroupOf(by)) {
-      return group->Open({server.address, "", server.port}, std::move(done));
+    if (by.to != EgressAction::To::kGroup) {
+      dialer_.Dial(server, std::move(done));
+    } else if (UpstreamGroup* const group = GroupOf(by)) {
+      group->Open({server.address, "", server.port}, std::move(done));
+    } else {
+      boost::asio::post(io_,
+                        [done = std::move(done)] { done(Dialed::Not(TcpVerdict::Type::kRefuse)); });
     }
-    boost::asio::post(io_,
-                      [done = std::move(done)] { done(Dialed::Not(TcpVerdict::Type::kRefuse)); });
   };
   ways.associate = [this](const EgressAction& by, UpstreamGroup::OnAssociated done) {
     if (UpstreamGroup* const group = GroupOf(by)) return group->Associate(std::move(done));

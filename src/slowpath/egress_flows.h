@@ -95,14 +95,17 @@ class EgressFlows {
   void Begin(const Event& event);
   void BeginUdp(const Event& event);
   void OnAssociated(const UdpSessionId& session, UpstreamGroup::Association made);
-  // Of what goes by TCP: what its initiator is told, and when.
+  // A TCP flow of which it is not known yet whether it gets there.
   struct Begun {
     TcpFlowId flow;
     FlowKey key;
     EgressAction action;
-    std::string name;  // of its destination, if any is known
+    std::string name;           // of its destination, if any is known
+    TcpDialer::GiveUp give_up;  // what is under way for it; null: nothing yet
   };
-  void Dial(Begun begun);
+  Begun* Find(const TcpFlowId& flow);
+  void GiveUp(const TcpFlowId& flow);
+  void Dial(Begun& begun);
   void OnFirst(const TcpFlowId& flow, const std::string& name);
   UpstreamGroup* GroupOf(const EgressAction& action) const;
   void OpenDns();
@@ -112,7 +115,7 @@ class EgressFlows {
   size_t under_way() const;
   void LetGoOfRetired();
   uint16_t NumberOf(const std::shared_ptr<UpstreamGroup>& group) const;
-  void OnDialed(const TcpFlowId& flow, bool early, Dialed dialed);
+  void OnDialed(const TcpFlowId& flow, Dialed dialed);
   void Say(const TcpVerdict& verdict);
   bool TrySay(const TcpVerdict& verdict);
   void SayAgain();
@@ -129,7 +132,7 @@ class EgressFlows {
   EgressNames names_;
   EgressDnsConfig dns_config_;
   std::unique_ptr<DnsForwarder> dns_;
-  absl::flat_hash_map<uint64_t, Begun> await_first_;  // by worker and port
+  absl::flat_hash_map<uint64_t, Begun> begun_;        // by worker and port
   std::vector<IpAddress> outward_;                    // the addresses that were used last
   Groups groups_;
   Groups retired_;  // until nothing is under way through them

@@ -50,6 +50,12 @@ struct TcpDialer::Attempt {
   tcp::socket socket;
   asio::steady_timer timer;
   OnDialed on_dialed;
+
+  void Close() {
+    error_code ignored;
+    timer.cancel();
+    socket.close(ignored);
+  }
 };
 
 TcpDialer::TcpDialer(asio::io_context& io, std::chrono::milliseconds timeout)
@@ -57,10 +63,18 @@ TcpDialer::TcpDialer(asio::io_context& io, std::chrono::milliseconds timeout)
 
 TcpDialer::~TcpDialer() { Close(); }
 
-void TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
+TcpDialer::GiveUp TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
   auto attempt = std::make_shared<Attempt>(io_);
   attempt->on_dialed = std::move(on_dialed);
   attempts_->insert(attempt);
+  Begin(attempt, to);
+  return [attempts = attempts_, given_up = std::weak_ptr<Attempt>(attempt)] {
+    const auto still = given_up.lock();
+    if (still && attempts->erase(still) != 0) still->Close();
+  };
+}
+
+void TcpDialer::Begin(const std::shared_ptr<Attempt>& attempt, const Endpoint& to) {
   const auto finish = [attempt, attempts = attempts_](Dialed dialed) {
     attempt->timer.cancel();
     if (attempts->erase(attempt) != 0) attempt->on_dialed(std::move(dialed));
@@ -91,11 +105,7 @@ void TcpDialer::Dial(const Endpoint& to, OnDialed on_dialed) {
 }
 
 void TcpDialer::Close() {
-  for (const std::shared_ptr<Attempt>& attempt : std::exchange(*attempts_, {})) {
-    error_code ignored;
-    attempt->timer.cancel();
-    attempt->socket.close(ignored);
-  }
+  for (const std::shared_ptr<Attempt>& attempt : std::exchange(*attempts_, {})) attempt->Close();
 }
 
 size_t TcpDialer::under_way() const { return attempts_->size(); }

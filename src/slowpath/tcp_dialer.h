@@ -33,12 +33,15 @@ Dialed NotDialed(int error_number);
 class TcpDialer {
  public:
   using OnDialed = std::function<void(Dialed)>;
+  // Nobody waits for it any more: `on_dialed` is not called, and nothing is left of it. Of no
+  // effect once it was called. In the loop, and not after whoever gave this has gone.
+  using GiveUp = std::function<void()>;
 
   TcpDialer(boost::asio::io_context& io, std::chrono::milliseconds timeout);
   ~TcpDialer();
 
   // Calls `on_dialed` once, in the loop, later; not after Close().
-  void Dial(const Endpoint& to, OnDialed on_dialed);
+  GiveUp Dial(const Endpoint& to, OnDialed on_dialed);
   // Gives up all that is under way.
   void Close();
 
@@ -47,6 +50,7 @@ class TcpDialer {
  private:
   struct Attempt;
   using Attempts = absl::flat_hash_set<std::shared_ptr<Attempt>>;
+  void Begin(const std::shared_ptr<Attempt>& attempt, const Endpoint& to);
 
   boost::asio::io_context& io_;
   const std::chrono::milliseconds timeout_;

@@ -32,6 +32,8 @@ constexpr size_t kPoolOpensAtOnce = 32;
 constexpr DurationNs kPoolRetryNs = kSecondNs;
 constexpr DurationNs kMaxPoolRetryNs = 30 * kSecondNs;
 constexpr DurationNs kLookForStaleEveryNs = 2 * kSecondNs;
+// One whose breaker is open may work again at any time.
+constexpr DurationNs kCheckOpenEveryNs = kSecondNs;
 // Names are looked up anew while nothing of them works.
 constexpr DurationNs kResolveAgainNs = 5 * kSecondNs;
 
@@ -105,7 +107,7 @@ struct UpstreamGroup::Upstream {
   TimeNs pool_again_ns = 0;
   TimeNs look_for_stale_ns = 0;
   bool is_checking = false;
-  TimeNs check_at_ns = 0;
+  TimeNs checked_ns = 0;  // 0: not yet
   bool is_up = true;
   RelaysDatagrams relays_datagrams = RelaysDatagrams::kNotKnown;
   std::string trouble;
@@ -205,7 +207,7 @@ void UpstreamGroup::Close() {
 
 // --- Flows ---
 
-void UpstreamGroup::Open(const Socks5Target& to, OnDialed on_dialed) {
+UpstreamGroup::GiveUp UpstreamGroup::Open(const Socks5Target& to, OnDialed on_dialed) {
   auto flow = std::make_shared<Flow>();
   flow->to = to;
   flow->done = [on_dialed = std::move(on_dialed)](const Connection& connection,
@@ -214,6 +216,10 @@ void UpstreamGroup::Open(const Socks5Target& to, OnDialed on_dialed) {
     on_dialed({connection->Release(), std::move(hold), TcpVerdict::Type::kOpen, {}});
   };
   Begin(flow);
+  return [this, closed = closed_, given_up = std::weak_ptr<Flow>(flow)] {
+    const FlowPtr still = given_up.lock();
+    if (still && !*closed) Abandon(still);
+  };
 }
 
 void UpstreamGroup::Associate(OnAssociated on_associated) {
@@ -239,7 +245,7 @@ void UpstreamGroup::Begin(const FlowPtr& flow) {
   flow->begun_ns = MonotonicNowNs();
   flows_.insert(flow);
   asio::post(io_, [this, closed = closed_, flow] {
-    if (!*closed) Try(flow);
+    if (!*closed && flows_.contains(flow)) Try(flow);
   });
 }
 
@@ -380,6 +386,12 @@ void UpstreamGroup::End(const FlowPtr& flow, Dialed dialed) {
   flow->done(nullptr, nullptr, std::move(dialed));
 }
 
+void UpstreamGroup::Abandon(const FlowPtr& flow) {
+  if (flows_.erase(flow) == 0 || !flow->connection) return;
+  choice_.OnAbandoned(flow->index, flow->attempt);
+  flow->connection->Close();
+}
+
 // Whoever has the connection lets go of this with it, on whatever thread.
 std::shared_ptr<void> UpstreamGroup::HoldOf(Upstream& upstream) {
   return {nullptr, [ended = upstream.ended](void*) { ended->fetch_add(1); }};
@@ -404,7 +416,10 @@ void UpstreamGroup::Tick() {
                             (upstream->endpoints.empty() || !upstream->is_up);
     if (wants_name && now_ns >= upstream->resolve_at_ns) Resolve(upstream->index);
     if (upstream->endpoints.empty()) continue;
-    if (now_ns >= upstream->check_at_ns) CheckHealth(upstream->index);
+    const bool is_open = upstream->breaker == CircuitBreaker::State::kOpen;
+    const DurationNs check_every_ns =
+        is_open ? kCheckOpenEveryNs : static_cast<DurationNs>(config_.health.every_s) * kSecondNs;
+    if (now_ns - upstream->checked_ns >= check_every_ns) CheckHealth(upstream->index);
     if (!upstream->pool) continue;
     if (now_ns >= upstream->look_for_stale_ns) {
       upstream->look_for_stale_ns = now_ns + kLookForStaleEveryNs;
@@ -478,7 +493,7 @@ void UpstreamGroup::FillPool(size_t index) {
 // Reaches it and greets it; then connects somewhere, where that is asked for.
 void UpstreamGroup::CheckHealth(size_t index) {
   Upstream& upstream = *upstreams_[index];
-  upstream.check_at_ns = MonotonicNowNs() + static_cast<TimeNs>(config_.health.every_s) * kSecondNs;
+  upstream.checked_ns = MonotonicNowNs();
   if (std::exchange(upstream.is_checking, true)) return;
   const DurationNs within_ns = static_cast<DurationNs>(config_.health.timeout_s) * kSecondNs;
   auto connection = Socks5Connection::Make(io_, upstream.login(), Socks5Connection::Mode::kInTurn);
@@ -548,7 +563,7 @@ void UpstreamGroup::Reset() {
       }
     }
     if (!upstream->config.address.address.is_set()) Resolve(upstream->index);
-    upstream->pool_again_ns = upstream->check_at_ns = 0;
+    upstream->pool_again_ns = upstream->checked_ns = 0;
     upstream->relays_datagrams = RelaysDatagrams::kNotKnown;
     upstream->can_pipeline = true;
   }

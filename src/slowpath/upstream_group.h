@@ -34,6 +34,7 @@ class UpstreamGroup {
   // What happens: "upstream_up", "upstream_down", "breaker_open", "breaker_closed".
   using OnNews = std::function<void(std::string_view type, const nlohmann::ordered_json& data)>;
   using OnDialed = TcpDialer::OnDialed;
+  using GiveUp = TcpDialer::GiveUp;
 
   // A relay of datagrams at an upstream, which lasts as long as `control` does.
   struct Association {
@@ -54,7 +55,7 @@ class UpstreamGroup {
   void Close();
 
   // Calls `on_dialed` once, in the loop, later; not after Close().
-  void Open(const Socks5Target& to, OnDialed on_dialed);
+  GiveUp Open(const Socks5Target& to, OnDialed on_dialed);
   void Associate(OnAssociated on_associated);
 
   // The network is another one: names are looked up anew, warm connections go, and all is tried
@@ -100,6 +101,7 @@ class UpstreamGroup {
   void OnUpstreamFailed(const FlowPtr& flow, const Socks5Outcome& outcome);
   void Succeed(const FlowPtr& flow);
   void End(const FlowPtr& flow, Dialed dialed);
+  void Abandon(const FlowPtr& flow);
   DurationNs GreetWithin(const Upstream& upstream) const;
   std::shared_ptr<void> HoldOf(Upstream& upstream);
 

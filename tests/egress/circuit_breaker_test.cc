@@ -155,6 +155,25 @@ TEST(CircuitBreaker, StaysOpenTwiceAsLongEachTimeUntilItIsClosed) {
   EXPECT_TRUE(breaker.Allows(now_ns + 10 * kSecondNs));
 }
 
+TEST(CircuitBreaker, ACheckThatWorksEndsTheFirstTimeEarly) {
+  CircuitBreaker breaker(kOptions);
+  breaker.OnChecked(0);
+  Fail(breaker, 2, 0);
+  breaker.OnChecked(0);
+  Fail(breaker, 1, 0);
+  EXPECT_EQ(breaker.StateAt(1), State::kOpen) << "what was checked before says nothing";
+  breaker.OnChecked(1);
+  EXPECT_EQ(breaker.StateAt(1), State::kHalfOpen);
+  Fail(breaker, 1, 1);
+  breaker.OnChecked(2);
+  EXPECT_EQ(breaker.StateAt(2), State::kOpen) << "a flow has just found otherwise";
+  EXPECT_EQ(breaker.StateAt(1 + 20 * kSecondNs), State::kHalfOpen);
+  Succeed(breaker, 2, 1 + 20 * kSecondNs);
+  Fail(breaker, 3, 30 * kSecondNs);
+  breaker.OnChecked(31 * kSecondNs);
+  EXPECT_EQ(breaker.StateAt(31 * kSecondNs), State::kHalfOpen) << "it was closed since";
+}
+
 TEST(CircuitBreaker, OneThatWasAbandonedLeavesItsPlaceAndNothingElse) {
   CircuitBreaker breaker(kOptions);
   Fail(breaker, 2, 0);

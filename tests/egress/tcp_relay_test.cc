@@ -249,6 +249,25 @@ TEST_F(TcpRelayTest, AnIdleFlowIsEnded) {
   EXPECT_EQ(relay_->totals().idle.Get(), 1u);
 }
 
+TEST_F(TcpRelayTest, ALaterFlowOfAPortEndsOneThatNobodyCameFor) {
+  Start();
+  Flow later{{}, Bound(Address("127.0.0.2")), {}};
+  later.id.port = PortOf(later.near);
+  later.id.generation = 2;
+  TcpFlowId earlier = later.id;
+  earlier.generation = 1;
+  Pair first, second;
+  EXPECT_TRUE(relay_->Expect(earlier, std::move(first.relays)));
+  EXPECT_TRUE(relay_->Expect(later.id, std::move(second.relays)));
+  EXPECT_EQ(ReadAll(first.ours), " and then an error");
+  ASSERT_TRUE(AwaitEnds(1));
+  EXPECT_EQ(Ended()[0], earlier);
+  EXPECT_TRUE(ConnectTo(later.near, relay_->PortOf(IpAddress::Family::kV4)));
+  SendAll(later.near, "x");
+  char byte;
+  EXPECT_EQ(recv(second.ours.get(), &byte, 1, 0), 1);
+}
+
 TEST_F(TcpRelayTest, WhoeverIsToBeToldOfEndsIsToldUntilItTakesThem) {
   Start();
   refuses_ends_ = 3;

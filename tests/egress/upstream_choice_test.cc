@@ -321,7 +321,7 @@ TEST(UpstreamChoice, WhenAllAreDownTheyAreTriedInOrder) {
   OpenBreaker(choice, 2, 0);
   EXPECT_EQ(Chosen(choice, 2), "--");
   choice.SetHealth(1, true, std::nullopt, 0);
-  EXPECT_EQ(Chosen(choice, 2), "--") << "its breaker counts all the same";
+  EXPECT_EQ(Chosen(choice, 2), "bb") << "it was checked, so one may try";
 }
 
 TEST(UpstreamChoice, ABreakerKeepsFlowsAwayAndLetsOneTry) {
@@ -395,6 +395,7 @@ TEST(UpstreamChoice, AgreesWithAListOfFlows) {
       const size_t index = random() % choice.size();
       const bool up = random() % 3 != 0;
       choice.SetHealth(index, up, random() % kSecondNs, now_ns);
+      if (up) known[index].breaker.OnChecked(now_ns);
       known[index].up = up;
     }
     if (random() % 2 == 0) {

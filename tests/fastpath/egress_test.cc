@@ -277,6 +277,33 @@ TEST_P(EgressTest, WhoGivesUpWhileItIsHeldGetsNoConnection) {
   EXPECT_FALSE(rig_.NextFromTun(20));
 }
 
+TEST_P(EgressTest, WhoGivesUpBeforeItIsToldLeavesNothingToItsPort) {
+  EverythingLeaves();
+  const TcpFlowId flow = Begin(20000);
+  rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  // It has asked for nothing when the answer comes, as far as it knows.
+  IntoTun(BuildPacket(Spec(20000, testing::kRst)));
+  const auto reset = rig_.NextFromTun();
+  ASSERT_TRUE(reset);
+  EXPECT_EQ(KeyOf(reset->packet), ToRelay(flow));
+  const auto gone = rig_.NextEvent(Event::Type::kTcpGone);
+  ASSERT_TRUE(gone);
+  EXPECT_EQ(gone->tcp, flow);
+  const TcpFlowId next = Begin(20000);
+  EXPECT_NE(next.port, flow.port);
+  // One that has taken the connection is reset by its own kernel, which tells the relay.
+  rig_.Say({TcpVerdict::Type::kOpen, next, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  IntoTun(BuildPacket(Spec(20000, testing::kAck)));
+  IntoTun(BuildPacket(Spec(20000, testing::kRst | testing::kAck)));
+  ASSERT_TRUE(rig_.NextFromTun());
+  ASSERT_TRUE(rig_.NextFromTun());
+  Event event;
+  EXPECT_FALSE(rig_.events.events.TryPop(event));
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+}
+
 TEST_P(EgressTest, WhatHasNoFlowIsReset) {
   EverythingLeaves();
   IntoTun(BuildPacket(Spec(20000, testing::kAck, 100)));
@@ -358,6 +385,48 @@ TEST_P(EgressTest, WhenThereIsNoRoomNewFlowsAreRefusedAndOthersUnharmed) {
     const auto packet = rig_.NextFromTun(50);
     return packet && KeyOf(packet->packet) == ToRelay(first);
   }));
+}
+
+TEST_P(EgressTest, AFlowThatHasWaitedForLongMakesRoom) {
+  EverythingLeaves();
+  const TcpFlowId open = Begin(20000);
+  rig_.Say({TcpVerdict::Type::kOpen, open, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  const TcpFlowId oldest = Begin(20001);
+  // Its worker has no more room.
+  uint16_t port = 20001;
+  const auto another = [&] {
+    while (ReaderOf(Syn(++port)) != oldest.worker) {
+    }
+    IntoTun(Syn(port));
+  };
+  while (rig_.Drops(Drop::egress_full) == 0) {
+    ASSERT_LT(port, 22000);
+    another();
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+  while (rig_.NextFromTun(20)) {
+  }
+  Event event;
+  while (rig_.events.events.TryPop(event)) {
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(1050));
+  another();
+  const auto gone = rig_.NextEvent(Event::Type::kTcpGone);
+  ASSERT_TRUE(gone);
+  EXPECT_EQ(gone->tcp, oldest);
+  const auto begins = rig_.NextEvent(Event::Type::kTcpBegins);
+  ASSERT_TRUE(begins);
+  EXPECT_EQ(begins->flow, KeyOf(Syn(port)));
+  EXPECT_EQ(rig_.Drops(Drop::egress_evicted), 1u);
+  rig_.Say({TcpVerdict::Type::kOpen, oldest, {}});  // too late
+  const auto too_late = rig_.NextEvent(Event::Type::kTcpGone);
+  ASSERT_TRUE(too_late);
+  EXPECT_EQ(too_late->tcp, oldest);
+  IntoTun(BuildPacket(Spec(20000, testing::kAck, 10)));
+  const auto unharmed = rig_.NextFromTun();
+  ASSERT_TRUE(unharmed);
+  EXPECT_EQ(KeyOf(unharmed->packet), ToRelay(open));
 }
 
 TEST_P(EgressTest, WhatIsBlockedIsToldSoUnlessItsRuleIsSilent) {

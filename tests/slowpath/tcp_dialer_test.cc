@@ -103,5 +103,20 @@ TEST_F(TcpDialerTest, NothingIsToldAfterItsEnd) {
   io_.run();
 }
 
+TEST_F(TcpDialerTest, WhatIsGivenUpIsNotTold) {
+  Listener listener;
+  TcpDialer dialer(io_, milliseconds(5000));
+  int told = 0;
+  const TcpDialer::GiveUp first = dialer.Dial(listener.endpoint(), [](Dialed) { FAIL(); });
+  const TcpDialer::GiveUp second = dialer.Dial(listener.endpoint(), [&](Dialed) { ++told; });
+  first();
+  EXPECT_EQ(dialer.under_way(), 1u);
+  first();
+  io_.run();
+  EXPECT_EQ(told, 1);
+  second();  // too late
+  EXPECT_EQ(dialer.under_way(), 0u);
+}
+
 }  // namespace
 }  // namespace braid::tcp_dialer_test
