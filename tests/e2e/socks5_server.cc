@@ -82,6 +82,7 @@ constexpr int kBacklog = 4096;
 constexpr int kAcceptsPerEvent = 64;
 constexpr int kEventsPerWait = 256;
 constexpr rlim_t kWantedFiles = 262'144;
+constexpr useconds_t kWithoutFilesUs = 1000;
 
 // One copy through a large buffer: splice() through a pipe of 1 MiB relays a fifth less over
 // loopback, since it passes single pages.
@@ -925,7 +926,8 @@ class Worker {
       if (fd >= 0) {
         Begin(fd, peer.Unmapped());
       } else if (errno == EMFILE || errno == ENFILE) {
-        DieOfErrno("accept");
+        usleep(kWithoutFilesUs);  // they wait until others have ended
+        return;
       } else if (errno == EAGAIN) {
         return;
       }
