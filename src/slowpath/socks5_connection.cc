@@ -165,7 +165,11 @@ void Socks5Connection::Finish(Socks5Outcome outcome) {
   if (!done_) return;
   step_took_ns_ = MonotonicNowNs() - step_began_ns_;
   const Done done = std::exchange(done_, nullptr);
-  if (!outcome.ok()) Close();
+  if (outcome.what == Socks5Outcome::What::kLate) {
+    Reset();
+  } else if (!outcome.ok()) {
+    Close();
+  }
   done(outcome);
 }
 
@@ -201,6 +205,14 @@ void Socks5Connection::Close() {
   done_ = nullptr;
   timer_.cancel();
   socket_.close(ignored);
+}
+
+void Socks5Connection::Reset() {
+  const linger now{1, 0};
+  if (socket_.is_open()) {
+    setsockopt(socket_.native_handle(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  }
+  Close();
 }
 
 Endpoint Socks5Connection::local() const {

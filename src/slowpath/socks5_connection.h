@@ -59,6 +59,9 @@ class Socks5Connection : public std::enable_shared_from_this<Socks5Connection> {
   // The connection, of which nothing was read but the handshake; this is of no use from then on.
   UniqueFd Release();
   void Close();
+  // Close() of what the server is still about: it sees a reset, and gives up what it has begun. A
+  // mere end it may take for half of one, and go on.
+  void Reset();
 
   const Socks5Handshake& handshake() const { return handshake_; }
   const Endpoint& server() const { return server_; }

@@ -389,7 +389,7 @@ void UpstreamGroup::End(const FlowPtr& flow, Dialed dialed) {
 void UpstreamGroup::Abandon(const FlowPtr& flow) {
   if (flows_.erase(flow) == 0 || !flow->connection) return;
   choice_.OnAbandoned(flow->index, flow->attempt);
-  flow->connection->Close();
+  flow->connection->Reset();
 }
 
 // Whoever has the connection lets go of this with it, on whatever thread.
