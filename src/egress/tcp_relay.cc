@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -30,6 +31,8 @@ constexpr size_t kScratchBytes = 512 << 10;
 constexpr size_t kLeastReadBytes = 16 << 10;
 constexpr size_t kTurnBytes = 2 << 20;
 constexpr DurationNs kSweepEveryNs = kSecondNs;
+constexpr DurationNs kFarewellNs = 500 * kMillisecondNs;
+constexpr auto kFarewellPause = std::chrono::milliseconds(5);
 // A peer that has gone without a word is noticed by the kernel within some minutes.
 constexpr int kKeepaliveIdleS = 120;
 constexpr int kKeepaliveEveryS = 30;
@@ -48,6 +51,14 @@ void KeepAlive(int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepaliveEveryS, sizeof(kKeepaliveEveryS));
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &kKeepaliveProbes, sizeof(kKeepaliveProbes));
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+bool HasHeardOfEnd(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof(info);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return true;
+  return info.tcpi_state != TCP_FIN_WAIT1 && info.tcpi_state != TCP_CLOSING &&
+         info.tcpi_state != TCP_LAST_ACK;
 }
 
 // When it is closed, the other end sees a reset.
@@ -136,10 +147,15 @@ void TcpRelay::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
-void TcpRelay::Stop() {
-  if (!thread_.joinable()) return;
+void TcpRelay::BeginStop() {
+  if (!thread_.joinable() || std::exchange(has_begun_stop_, true)) return;
   while (!Tell({.type = Message::Type::kStop, .flow = {}, .far = {}, .hold = {}}))
     std::this_thread::yield();
+}
+
+void TcpRelay::Stop() {
+  if (!thread_.joinable()) return;
+  BeginStop();
   thread_.join();
 }
 
@@ -196,6 +212,23 @@ void TcpRelay::Run() {
     if (now_ns_ >= next_sweep_ns_) Sweep(now_ns_);
     TellOfFirst();
     TellOfEnds();
+  }
+  SayFarewell();
+}
+
+// The near ends are reached by way of the workers, which end next; so it is waited until the
+// kernels at both ends have said that they know, within reason.
+void TcpRelay::SayFarewell() {
+  std::vector<int> unheard;
+  for (const Flow& flow : flows_) {
+    for (const UniqueFd& end : flow.ends) {
+      if (flow.used && end && shutdown(end.get(), SHUT_WR) == 0) unheard.push_back(end.get());
+    }
+  }
+  const TimeNs until_ns = MonotonicNowNs() + kFarewellNs;
+  while (!unheard.empty() && MonotonicNowNs() < until_ns) {
+    std::erase_if(unheard, HasHeardOfEnd);
+    if (!unheard.empty()) std::this_thread::sleep_for(kFarewellPause);
   }
   for (uint32_t place = 0; place < flows_.size(); ++place) {
     if (flows_[place].used) EndFlow(place, false);

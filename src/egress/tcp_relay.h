@@ -64,8 +64,11 @@ class TcpRelay {
   TcpRelay& operator=(const TcpRelay&) = delete;
 
   void Start();
-  // Ends it: what has been read is not waited for. Safe when not started, and again.
+  // Ends it: both ends of every flow are told so, by a FIN, for which it takes a moment. What has
+  // been read and not sent is not waited for. Safe when not started, and again.
   void Stop();
+  // It begins to, while others do.
+  void BeginStop();
 
   // That near ends are to be sent to; 0 where it does not listen.
   uint16_t PortOf(IpAddress::Family family) const;
@@ -123,6 +126,7 @@ class TcpRelay {
   bool FlushKept(Flow& flow, int from);
   void EndFlow(uint32_t place, bool reset);
   void TellOfEnds();
+  void SayFarewell();
   void Sweep(TimeNs now_ns);
   uint32_t TakePlace();
   uint32_t Find(const TcpFlowId& flow) const;
@@ -134,6 +138,7 @@ class TcpRelay {
   Doorbell doorbell_;
   Ring<Message> messages_;
   bool stopping_ = false;
+  bool has_begun_stop_ = false;  // the owner's
   TimeNs now_ns_ = 0;
   TimeNs next_sweep_ns_ = 0;
   std::vector<Flow> flows_;

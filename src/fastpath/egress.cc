@@ -94,7 +94,8 @@ Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& opt
       v4_(options.v4, options, state.options),
       v6_(options.v6, options, state.options),
       known_(kKnownFlows),
-      syns_(kMaxHeldSyns) {}
+      syns_(static_cast<HeldSyns::Slot>((kMaxHeldSyns + state.options.workers - 1) /
+                                        state.options.workers)) {}
 
 void Egress::SetRules(const EgressRules* rules, const LearnedNames* names) {
   rules_ = rules;

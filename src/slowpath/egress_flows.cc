@@ -16,7 +16,8 @@ namespace braid {
 namespace {
 
 constexpr auto kDialTimeout = std::chrono::seconds(60);
-constexpr size_t kMaxUnderWay = 10'000;
+// More than workers hold, who know which one is to make room.
+constexpr size_t kMaxUnderWay = 16'000;
 // Of no machine (RFC 5737, RFC 3849): what leads there is the way in general.
 constexpr const char* kSomewhere[] = {"192.0.2.1", "2001:db8::1"};
 constexpr uint16_t kAnyPort = 9;
@@ -163,6 +164,7 @@ void EgressFlows::Close() {
   if (dns_) dns_->Close();
   begun_.clear();
   for (const auto& [session, control] : std::exchange(associations_, {})) control->Close();
+  for (const auto& relay : relays_) relay->BeginStop();
   for (const auto& relay : relays_) relay->Stop();
   for (const auto& relay : udp_relays_) relay->Stop();
 }

@@ -366,8 +366,8 @@ bool Tunnel::Stop() {
   if (network_) network_->Close();
   events_.Close();
   jobs_.Close();
+  if (egress_) egress_->Close();  // whose flows are told of it through device and workers
   TakeBackNetwork();
-  if (egress_) egress_->Close();
   const bool have_workers_ended = workers_.Stop();
   if (uplinks_) uplinks_->Close();
   if (!have_workers_ended) return false;

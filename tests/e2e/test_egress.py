@@ -73,6 +73,39 @@ class Echo:
         self.listener.close()
 
 
+class Conversation:
+    """A flow that is there, and how it is."""
+
+    def __init__(self, case, ns):
+        self.case = case
+        listener = case.far.socket(socket.AF_INET, socket.SOCK_STREAM)
+        with listener:
+            listener.bind((FAR[4], 0))
+            listener.listen()
+            self.near = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.near.settimeout(10)
+            self.near.connect((FAR[4], listener.getsockname()[1]))
+            self.far, _ = listener.accept()
+        for end in (self.near, self.far):
+            end.settimeout(10)
+            case.addCleanup(end.close)
+
+    def goes_on(self):
+        for sender, receiver in ((self.near, self.far), (self.far, self.near)):
+            data = os.urandom(10_000)
+            sender.sendall(data)
+            got = b""
+            while len(got) < len(data):
+                part = receiver.recv(1 << 16)
+                self.case.assertTrue(part, "it has ended")
+                got += part
+            self.case.assertEqual(got, data)
+
+    def ends(self):
+        for end in (self.near, self.far):
+            self.case.assertEqual(end.recv(1), b"")
+
+
 def echoed(ns, address, data, port=ECHO_PORT):
     with ns.socket(family_of(address), socket.SOCK_STREAM) as client:
         client.settimeout(30)
@@ -273,6 +306,16 @@ class Egress(Machines):
         self.client_ns.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
         self.tunnel.start()
         self.eventually_seen_as(self.client_ns, FAR[4], DIRECT[4])
+
+    def test_when_it_stops_both_ends_are_told(self):
+        self.start_with([direct()])
+        talks = [Conversation(self, ns) for ns in (self.client_ns, self.client_ns)]
+        for _ in range(20):  # the kernel turns this one round by then
+            talks[0].goes_on()
+        talks[1].goes_on()
+        self.client.stop()
+        for talk in talks:
+            talk.ends()
 
     def test_it_leaves_nothing_behind(self):
         self.set_up(client={"proxy": {"rules": [direct()]}})

@@ -2,10 +2,12 @@
 without end. New flows are refused, or get nothing; those that are there are not hurt; and when it is
 over all is as before; how soon is measured by bench/egress. Machines as in machines.py.
 """
+import contextlib
 import errno
 import itertools
 import json
 import os
+import select
 import socket
 import time
 
@@ -13,7 +15,7 @@ import natives
 import socks5
 from lab import eventually
 from machines import DIRECT, FAR, PORT, Machines, seen_as
-from test_egress import ECHO_PORT, FAR_NETWORKS, NOBODYS_PORT, ONE_PORT, Echo, direct, echoed
+from test_egress import ECHO_PORT, FAR_NETWORKS, NOBODYS_PORT, ONE_PORT, Conversation, Echo, direct, echoed
 from test_socks5 import GROUP, PROVIDER, THROUGH, through
 
 SYNS = 100_000
@@ -22,48 +24,21 @@ SILENT_PORT = PORT + 10
 FLOODED_BYTES = 64 << 20
 
 
-class Conversation:
-    """A flow that is there, and how it is."""
-
-    def __init__(self, case, ns):
-        self.case = case
-        listener = case.far.socket(socket.AF_INET, socket.SOCK_STREAM)
-        with listener:
-            listener.bind((FAR[4], 0))
-            listener.listen()
-            self.near = ns.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self.near.settimeout(10)
-            self.near.connect((FAR[4], listener.getsockname()[1]))
-            self.far, _ = listener.accept()
-        for end in (self.near, self.far):
-            end.settimeout(10)
-            case.addCleanup(end.close)
-
-    def goes_on(self):
-        for sender, receiver in ((self.near, self.far), (self.far, self.near)):
-            data = os.urandom(10_000)
-            sender.sendall(data)
-            got = b""
-            while len(got) < len(data):
-                part = receiver.recv(1 << 16)
-                self.case.assertTrue(part, "it has ended")
-                got += part
-            self.case.assertEqual(got, data)
-
-
 class EgressLoad(Machines):
     beside_others = False  # they want the machine for themselves
-
     floods = itertools.count()
 
-    def start_with(self, rules, servers=None, seen=DIRECT):
-        """`servers`: groups of one server each, by name, and the options of each."""
-        groups = {name: {"upstreams": [{"address": f"{PROVIDER[4]}:{1080 + number}"}]}
-                  for number, name in enumerate(servers or ())}
-        self.set_up(client={"proxy": {"rules": rules, "groups": groups},
-                            "network": {"nat": [{"source": "10.50.1.0/24", "out": "braid0"}]}})
-        for number, options in enumerate((servers or {}).values()):
-            socks5.Server(self.provider, 1080 + number, *options)
+    def start_with(self, rules, servers=None, seen=DIRECT, upstreams=1, nat=(), **proxy):
+        """`servers`: groups by name, of so many servers each, and the options of those."""
+        groups, ports = {}, itertools.count(1080)
+        ports_of = {name: [next(ports) for _ in range(upstreams)] for name in servers or ()}
+        for name, its in ports_of.items():
+            groups[name] = {"upstreams": [{"address": f"{PROVIDER[4]}:{port}"} for port in its]}
+        self.set_up(client={"proxy": {"rules": rules, "groups": groups, **proxy},
+                            "network": {"nat": list(nat)}})
+        for name, its in ports_of.items():
+            for port in its:
+                socks5.Server(self.provider, port, *servers[name])
         echo = Echo(self.far)
         self.addCleanup(echo.close)
         self.tunnel.start()
@@ -88,7 +63,39 @@ class EgressLoad(Machines):
             "--port", port, "--count", SYNS, "--rate", SYNS)
         while process.poll() is None:
             during()
+        self.assertEqual(process.poll(), 0, process.err())
         self.assertEqual(json.loads(process.out())["sent"], SYNS)
+
+    def test_ten_thousand_handshakes_at_once(self):
+        handshakes = 10_000
+        self.start_with([through()], {GROUP: ()}, THROUGH, upstreams=2,
+                        tcp_sessions=2 * handshakes)
+        self.silence(SILENT_PORT)
+        with contextlib.ExitStack() as open_:
+            asking = select.epoll()
+            open_.callback(asking.close)
+            programs = {}
+            for _ in range(handshakes):
+                one = open_.enter_context(self.client_ns.socket(socket.AF_INET,
+                                                                socket.SOCK_STREAM))
+                one.setblocking(False)
+                self.assertEqual(one.connect_ex((FAR[4], SILENT_PORT)), errno.EINPROGRESS)
+                programs[one.fileno()] = one
+                asking.register(one, select.EPOLLOUT)
+            eventually(lambda: self.client.status()["egress"]["tcp"]["connecting"] == handshakes, 10,
+                       "all wait for an answer")
+            self.assertEqual(seen_as(self.client_ns, FAR[4]), THROUGH[4])
+            # Now somebody answers: there is no such port.
+            self.far.run("nft", "flush", "ruleset")
+            refused, until = 0, time.monotonic() + 30
+            while programs and time.monotonic() < until:
+                for number, _ in asking.poll(1):
+                    one = programs.pop(number)
+                    asking.unregister(one)
+                    error = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    self.assertEqual(error, errno.ECONNREFUSED)
+                    refused += 1
+        self.assertEqual(refused, handshakes)
 
     # --- Floods ---
 
@@ -106,8 +113,8 @@ class EgressLoad(Machines):
         self.start_with([direct()])
         self.assert_floods_pass(DIRECT[4])
 
-    def test_a_flood_of_new_connections_through_a_server(self):
-        self.start_with([through()], {GROUP: ()}, THROUGH)
+    def test_a_flood_of_new_connections_through_servers(self):
+        self.start_with([through()], {GROUP: ()}, THROUGH, upstreams=2)
         self.assert_floods_pass(THROUGH[4])
 
     def test_a_flood_through_a_server_that_does_not_answer(self):
@@ -124,7 +131,7 @@ class EgressLoad(Machines):
 
     def test_when_all_ports_are_in_use_new_flows_are_told_so(self):
         ports = 60
-        self.start_with([direct()])
+        self.start_with([direct()], nat=[{"source": "10.50.1.0/24", "out": "braid0"}])
         self.client_ns.sysctl("net.ipv4.ip_local_port_range", f"40000 {40000 + ports - 1}")
         listener = self.far.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.addCleanup(listener.close)

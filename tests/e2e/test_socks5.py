@@ -13,7 +13,8 @@ import socks5
 from lab import eventually
 from machines import FAR, PORT, Machines, seen_as
 from socks5 import PASSWORD, USER
-from test_egress import ECHO_PORT, FAR_NETWORKS, NOBODYS_PORT, Echo, connecting, echoed
+from test_egress import (ECHO_PORT, FAR_NETWORKS, NOBODYS_PORT, Conversation, Echo, connecting,
+                         echoed)
 from test_reload import reload, write
 
 PROVIDER = {4: "10.20.1.254", 6: "fd20:1::fe"}       # where the servers are reached
@@ -306,6 +307,14 @@ class Socks5(Machines):
             client.sendall(b"flow ")
             client.shutdown(socket.SHUT_WR)
             self.assertEqual(client.makefile("rb").read(), b"one flow bye")
+
+    def test_when_it_stops_both_ends_are_told(self):
+        self.serve = self.socks
+        self.start_with(1080)
+        talk = Conversation(self, self.client_ns)
+        talk.goes_on()
+        self.client.stop()
+        talk.ends()
 
     def test_it_leaves_nothing_behind(self):
         self.set_up(client={"proxy": {"rules": [through()], "groups": {

@@ -249,6 +249,17 @@ TEST_F(TcpRelayTest, AnIdleFlowIsEnded) {
   EXPECT_EQ(relay_->totals().idle.Get(), 1u);
 }
 
+TEST_F(TcpRelayTest, WhenItStopsBothEndsSeeTheEnd) {
+  Start();
+  Flow flow = Open();
+  SendAll(flow.near, "x");
+  char byte;
+  EXPECT_EQ(recv(flow.far.get(), &byte, 1, 0), 1);
+  relay_->Stop();
+  EXPECT_EQ(ReadAll(flow.near), "");
+  EXPECT_EQ(ReadAll(flow.far), "");
+}
+
 TEST_F(TcpRelayTest, ALaterFlowOfAPortEndsOneThatNobodyCameFor) {
   Start();
   Flow later{{}, Bound(Address("127.0.0.2")), {}};
