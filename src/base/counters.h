@@ -90,7 +90,7 @@ class LaneSet {
   X(egress_waits, "its TCP flow waits for the other end, and asks again")                \
   X(egress_evicted, "its TCP flow waited longest for the other end, and one more began") \
   X(egress_no_flow, "of a TCP flow past the tunnel that is over, or never began")        \
-  X(egress_full, "no room for another flow past the tunnel")                             \
+  X(egress_full, "no room for another flow, or for its datagrams, past the tunnel")      \
   X(egress_unsupported, "of a kind that no way past the tunnel carries")                 \
   /* Bounds inside braid. */                                                             \
   X(bond_full, "the worker's memory for bonds was used up")                              \

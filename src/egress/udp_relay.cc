@@ -70,7 +70,7 @@ struct UdpRelay::Session {
   Endpoint last_to;  // whom it has spoken to last
   Place older = kNowhere, newer = kNowhere;
   // For the session to open.
-  std::vector<std::pair<Endpoint, std::vector<uint8_t>>> waiting;
+  Waiting waiting;
   size_t waiting_bytes = 0;
 };
 
@@ -206,8 +206,7 @@ void UdpRelay::Take(Message& message) {
       const auto place = static_cast<Place>(session - sessions_.data());
       epoll_event event{EPOLLIN, {.u64 = uint64_t{session->generation} << 32 | place}};
       epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, session->socket.get(), &event);
-      for (const auto& [to, payload] : std::exchange(session->waiting, {}))
-        Send(place, to, payload);
+      for (const auto& [to, payload] : TakeWaiting(*session)) Send(place, to, payload);
       FlushTrains();
       break;
     }
@@ -216,7 +215,7 @@ void UdpRelay::Take(Message& message) {
       session->state = Session::State::kRefused;
       Use(message.session.place);
       totals_.refused.Add(1);
-      totals_.not_waiting.Add(std::exchange(session->waiting, {}).size());
+      totals_.not_waiting.Add(TakeWaiting(*session).size());
       break;
     case Message::Type::kEnd:
       if (session != nullptr) EndSession(message.session.place);
@@ -335,13 +334,17 @@ void UdpRelay::Send(Place place, const Endpoint& to, Bytes payload) {
   switch (session.state) {
     case Session::State::kOpen:
       break;
-    case Session::State::kPending:
-      if (session.waiting_bytes + payload.size() <= kMaxWaitingBytes) {
-        session.waiting_bytes += payload.size() + sizeof(session.waiting.front());
+    case Session::State::kPending: {
+      const size_t bytes = payload.size() + sizeof(session.waiting.front());
+      if (session.waiting_bytes + bytes <= kMaxWaitingBytes &&
+          waiting_bytes_ + bytes <= kMaxAllWaitingBytes) {
+        session.waiting_bytes += bytes;
+        waiting_bytes_ += bytes;
         session.waiting.push_back({to, {payload.begin(), payload.end()}});
         return;
       }
       [[fallthrough]];
+    }
     default:
       return totals_.not_waiting.Add(1);
   }
@@ -582,6 +585,11 @@ void UdpRelay::Unlink(Place place) {
   session.older = session.newer = kNowhere;
 }
 
+UdpRelay::Waiting UdpRelay::TakeWaiting(Session& session) {
+  waiting_bytes_ -= std::exchange(session.waiting_bytes, 0);
+  return std::exchange(session.waiting, {});
+}
+
 void UdpRelay::EndSession(Place place) {
   for (Train& train : trains_) {
     if (train.place == place) FlushTrain(train);
@@ -589,7 +597,7 @@ void UdpRelay::EndSession(Place place) {
   Session& session = sessions_[place];
   index_.Remove(KeyOf(session.source, session.action), place);
   Unlink(place);
-  totals_.not_waiting.Add(session.waiting.size());
+  totals_.not_waiting.Add(TakeWaiting(session).size());
   if (session.is_told_of) ended_.push_back(IdOf(place));
   const uint32_t generation = session.generation + 1;
   session = Session();

@@ -102,7 +102,9 @@ class UdpRelay {
   static constexpr size_t kTrains = 8;
   static constexpr size_t kMaxJoined = 64;              // UDP_MAX_SEGMENTS before Linux 6.9
   static constexpr size_t kMaxWaitingBytes = 64 << 10;  // for a session to open
+  static constexpr size_t kMaxAllWaitingBytes = 16 << 20;
 
+  using Waiting = std::vector<std::pair<Endpoint, std::vector<uint8_t>>>;
   struct Session;
   struct Train;
   struct Message {
@@ -136,6 +138,7 @@ class UdpRelay {
 
   void Use(Place place);
   void Unlink(Place place);
+  Waiting TakeWaiting(Session& session);
   void EndSession(Place place);
   void TellOfEnds();
   void Expire();
@@ -150,6 +153,7 @@ class UdpRelay {
   TimeNs now_ns_ = 0;
   Segmenter segmenter_;
   std::vector<Session> sessions_;
+  size_t waiting_bytes_ = 0;  // of all of them
   std::vector<Place> free_;
   FlowIndex index_;
   Place oldest_ = kNowhere, newest_ = kNowhere;  // by last use

@@ -713,6 +713,37 @@ TEST_P(UdpRelayTest, WhatWaitsIsBounded) {
   EXPECT_FALSE(server.Next(kShortPatienceMs));
 }
 
+TEST_P(UdpRelayTest, WhatWaitsForAllSessionsIsBounded) {
+  constexpr uint16_t kSessions = 300;
+  constexpr uint64_t kOfEach = 50;
+  Start({.max_sessions = kSessions});
+  const Buffer payload(1200);
+  const auto fill = [&] {
+    for (uint16_t session = 0; session < kSessions; ++session) {
+      for (uint64_t i = 0; i < kOfEach; ++i) {
+        Push(Group(), Program(v6(), static_cast<uint16_t>(20000 + session)), anybody_, payload);
+      }
+      ASSERT_TRUE(Await([&] { return relay_->datagrams().Empty(); }));
+    }
+  };
+  fill();
+  const uint64_t lost = totals().not_waiting.Get();
+  EXPECT_GT(lost, (kSessions * kOfEach * payload.size() - (16 << 20)) / payload.size());
+  // There is room again once they are not waited for any more.
+  for (uint16_t session = 0; session < kSessions; ++session) {
+    const auto id = NextBegun();
+    ASSERT_TRUE(id);
+    EXPECT_TRUE(relay_->Refuse(*id));
+  }
+  ASSERT_TRUE(Await([&] { return totals().not_waiting.Get() == kSessions * kOfEach; }));
+  Push(Group(), Program(v6(), 19999), anybody_, payload);
+  const auto next = NextBegun();
+  ASSERT_TRUE(next);
+  Socket server(Loopback(false));
+  Open(*next, server);
+  EXPECT_TRUE(server.Next());
+}
+
 TEST_P(UdpRelayTest, AFragmentAndWhatIsNoDatagramOfAServerAreDroppedAndCounted) {
   Start();
   Socket server(Loopback(false));

@@ -249,6 +249,10 @@ TEST(Segmenter, FinishesAChecksumThatIsNotTheOutermost) {
     EXPECT_FALSE(segmenter.partial_checksum());
     const MutableBytes next = segmenter.Next();
     EXPECT_EQ(Buffer(next.begin(), next.end()), wrap(whole));
+    // Whoever it is handed to finds nothing left to be done.
+    ASSERT_TRUE(segmenter.Begin(from_tun.span()));
+    const MutableBytes again = segmenter.Next();
+    EXPECT_EQ(Buffer(again.begin(), again.end()), wrap(whole));
   }
 }
 
@@ -266,6 +270,9 @@ TEST(Segmenter, FinishesTheChecksumOfAFragment) {
   EXPECT_FALSE(segmenter.partial_checksum());
   const MutableBytes next = segmenter.Next();
   EXPECT_EQ(Buffer(next.begin(), next.end()), whole);
+  ASSERT_TRUE(segmenter.Begin(from_tun.span()));
+  const MutableBytes again = segmenter.Next();
+  EXPECT_EQ(Buffer(again.begin(), again.end()), whole);
 }
 
 bool Begins(const VnetHeader& vnet, const Buffer& packet) {
