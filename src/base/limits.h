@@ -70,6 +70,7 @@ inline constexpr int kSpareBuffers = 64;    // held by another worker, or by a q
 inline constexpr int kReceivePoolBuffers = kReceiveBuffers * 2 + kTunReadBatch + kSpareBuffers;
 inline constexpr int kInboxSlots = 1024;  // packets and commands handed to a worker
 inline constexpr int kEventSlots = 4096;  // what workers and relays tell the slow path
+inline constexpr size_t kMostDnsEvents = kEventSlots / 4;  // beyond which nothing of DNS is told
 inline constexpr int kVerdictSlots = 4096;  // of TCP flows past the tunnel
 // Of UDP packets past the tunnel, for each relay; and of it at least so much for each worker.
 inline constexpr size_t kEgressDatagramBytes = 4 << 20;

@@ -1,6 +1,7 @@
 #include "egress/circuit_breaker.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace braid {
 
@@ -18,15 +19,20 @@ bool CircuitBreaker::Allows(TimeNs now_ns) const {
 
 CircuitBreaker::Attempt CircuitBreaker::Begin(TimeNs now_ns) {
   if (StateAt(now_ns) != state_) Enter(State::kHalfOpen);
-  if (state_ == State::kHalfOpen) ++trials_;
-  return {generation_};
+  const bool is_trial = state_ == State::kHalfOpen;
+  if (is_trial) ++trials_;
+  return {generation_, is_trial};
+}
+
+void CircuitBreaker::OnReached(Attempt& attempt) {
+  if (std::exchange(attempt.is_trial, false) && Counts(attempt)) --trials_;
 }
 
 void CircuitBreaker::OnSuccess(Attempt attempt) {
   if (!Counts(attempt)) return;
   failures_ = 0;
   if (state_ == State::kClosed) return;
-  --trials_;
+  if (attempt.is_trial) --trials_;
   if (++successes_ >= options_.successes) Enter(State::kClosed);
 }
 
@@ -36,7 +42,7 @@ void CircuitBreaker::OnFailure(Attempt attempt, TimeNs now_ns) {
 }
 
 void CircuitBreaker::OnAbandoned(Attempt attempt) {
-  if (Counts(attempt) && state_ == State::kHalfOpen) --trials_;
+  if (Counts(attempt) && attempt.is_trial) --trials_;
 }
 
 void CircuitBreaker::OnChecked(TimeNs now_ns) {

@@ -38,6 +38,7 @@ class CircuitBreaker {
   // before tells nothing of the upstream as it is now. The default one counts never.
   struct Attempt {
     uint64_t generation = 0;
+    bool is_trial = false;  // and no other may be begun in its place
   };
 
   // All of the options are at least 1.
@@ -47,6 +48,9 @@ class CircuitBreaker {
   bool Allows(TimeNs now_ns) const;
   // It is; where Allows() says so. It ends by one of the other three, once.
   Attempt Begin(TimeNs now_ns);
+  // The upstream works as far as it has come, but how it ends may take long: if it is a trial,
+  // another one may be begun.
+  void OnReached(Attempt& attempt);
   void OnSuccess(Attempt attempt);
   void OnFailure(Attempt attempt, TimeNs now_ns);
   // Nothing was learnt of the upstream, as when the application gave up.

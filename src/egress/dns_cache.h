@@ -33,17 +33,7 @@ class DnsCache {
     size_t bytes = 0;
   };
 
-  explicit DnsCache(const Options& options) : options_(options) {}
-
-  // The answer to `message`, of which `query` was read; its TTLs are what is left of them.
-  std::optional<std::vector<uint8_t>> Find(const DnsQuery& query, Bytes message, TimeNs now_ns);
-  // What has come as the answer to it. False: it is not one that can be kept.
-  bool Put(const DnsQuery& query, Bytes answer, TimeNs now_ns);
-  void Clear();
-
-  Totals totals() const { return {hits_, misses_, entries_.size(), bytes_}; }
-
- private:
+  // Queries that are alike but for their ids; as far as they can share an answer.
   struct QueryKey {
     DnsQuestion question;
     uint8_t flags = 0;
@@ -55,6 +45,18 @@ class DnsCache {
       return H::combine(std::move(state), key.question, key.flags);
     }
   };
+
+  explicit DnsCache(const Options& options) : options_(options) {}
+
+  // The answer to `message`, of which `query` was read; its TTLs are what is left of them.
+  std::optional<std::vector<uint8_t>> Find(const DnsQuery& query, Bytes message, TimeNs now_ns);
+  // What has come as the answer to it. False: it is not one that can be kept.
+  bool Put(const DnsQuery& query, Bytes answer, TimeNs now_ns);
+  void Clear();
+
+  Totals totals() const { return {hits_, misses_, entries_.size(), bytes_}; }
+
+ private:
   struct Entry {
     QueryKey key;
     std::vector<uint8_t> answer;

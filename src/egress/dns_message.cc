@@ -326,11 +326,14 @@ class DnsAnswerRecords {
 
 }  // namespace
 
-std::optional<DnsQuery> ReadDnsQuery(Bytes message) {
+bool LooksLikeDnsQuery(Bytes message) {
   const auto header = ReadDnsHeader(message);
-  if (!header || header->has(kDnsAnswerFlag) || !header->is_usual() || header->counts[0] != 1) {
-    return std::nullopt;
-  }
+  return header && !header->has(kDnsAnswerFlag) && header->is_usual() && header->counts[0] == 1;
+}
+
+std::optional<DnsQuery> ReadDnsQuery(Bytes message) {
+  if (!LooksLikeDnsQuery(message)) return std::nullopt;
+  const auto header = ReadDnsHeader(message);
   auto question = ReadDnsQuestion(message);
   if (!question) return std::nullopt;
   DnsQuery query;

@@ -65,6 +65,8 @@ struct DnsQuery {
 
 // Of one that asks exactly one thing in the usual way (opcode 0).
 std::optional<DnsQuery> ReadDnsQuery(Bytes message);
+// By its header it may be one.
+bool LooksLikeDnsQuery(Bytes message);
 
 struct DnsAddress {
   std::string name;

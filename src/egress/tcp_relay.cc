@@ -50,6 +50,10 @@ void KeepAlive(int fd) {
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepaliveIdleS, sizeof(kKeepaliveIdleS));
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepaliveEveryS, sizeof(kKeepaliveEveryS));
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &kKeepaliveProbes, sizeof(kKeepaliveProbes));
+}
+
+void SendAtOnce(int fd) {
+  const int on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
@@ -83,7 +87,8 @@ struct TcpRelay::Flow {
   bool used = false;
   bool awaits_first = false;  // what it says first is looked at, and not read
   bool is_near_watched = false;
-  bool queued = false;  // in again_
+  bool is_kept_alive = false;  // also at its far end
+  bool queued = false;         // in again_
   uint32_t tag = 0;     // of its events: those of another flow of this place have another one
   TcpFlowId flow;
   std::array<UniqueFd, 2> ends;
@@ -119,6 +124,9 @@ absl::StatusOr<std::unique_ptr<TcpRelay>> TcpRelay::Listen(Options options) {
     if (!fd) return absl::ErrnoToStatus(errno, "a socket for TCP flows");
     // What it answers goes into the device by the route of its neighbour, not by the tunnel's.
     SetOwnMark(fd.get());
+    // What is accepted has these from it.
+    KeepAlive(fd.get());
+    SendAtOnce(fd.get());
     if (!wanted.device.empty() &&
         setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, wanted.device.data(),
                    static_cast<socklen_t>(wanted.device.size())) != 0) {
@@ -361,8 +369,8 @@ void TcpRelay::Join(uint32_t place) {
   Flow& flow = flows_[place];
   flow.moved_ns = now_ns_;
   flow.awaits_first = false;
+  SendAtOnce(flow.ends[kFar].get());
   for (const int end : {kNear, kFar}) {
-    KeepAlive(flow.ends[end].get());
     epoll_event event{EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, {}};
     event.data.u64 = uint64_t{flow.tag} << 32 | place << 1 | static_cast<uint32_t>(end);
     const bool is_watched = end == kNear && flow.is_near_watched;
@@ -423,7 +431,12 @@ void TcpRelay::OnEvent(uint64_t tag, uint32_t events) {
   const int end = static_cast<int>(tag & 1);
   Flow& flow = flows_[place];
   if (!flow.used || flow.tag != tag >> 32) return;
-  if ((events & EPOLLERR) != 0) return EndFlow(place, true);
+  if ((events & EPOLLERR) != 0) {
+    // What the end has sent before that is still there to be read.
+    flow.from[end].readable = true;
+    if (flow.is_joined() && !Move(place, end)) return;
+    return EndFlow(place, true);
+  }
   if (!flow.is_joined()) return LookAtFirst(place, false);
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) flow.from[end].readable = true;
   // What this end takes again, and what it has.
@@ -508,6 +521,8 @@ bool TcpRelay::Move(uint32_t place, int from) {
     shutdown(to_fd, SHUT_WR);
   }
   if (!flow.from[1 - from].passed_end) return true;
+  // Its port would be another one's before all that is still to be sent has reached the near end.
+  if (!HasHeardOfEnd(flow.ends[kNear].get())) return true;
   EndFlow(place, false);
   return false;
 }
@@ -544,6 +559,8 @@ void TcpRelay::Sweep(TimeNs now_ns) {
     if (!flow.used) continue;
     const bool late = !flow.ends[kNear] && now_ns - flow.begun_ns > options_.accept_within_ns;
     const bool idle = now_ns - flow.moved_ns > options_.idle_ns;
+    const bool lasts = flow.is_joined() && now_ns - flow.begun_ns > kSweepEveryNs;
+    if (lasts && !std::exchange(flow.is_kept_alive, true)) KeepAlive(flow.ends[kFar].get());
     if (!late && !idle) continue;
     totals_.idle.Add(1);
     EndFlow(place, true);

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "egress/dns_message.h"
 #include "fastpath/socks5_udp.h"
 #include "io/datagram_message.h"
 #include "io/own_mark.h"
@@ -252,18 +253,22 @@ void UdpRelay::TakePacket(const EgressAction& action, MutableBytes from_tun) {
   const FlowKey flow = FlowKey::Of(segmenter_.packet(), inner);
   const Endpoint source{flow.source, flow.source_port, 0};
   const Endpoint to{flow.destination, flow.destination_port, 0};
-  const bool is_query = to.port == kDnsPort && options_.calls.on_query != nullptr;
+  const bool asks_for_names = to.port == kDnsPort && options_.calls.on_query != nullptr;
   if (!IsSound(LoadNative<VnetHeader>(from_tun.data()), segmenter_)) {
     return totals_.malformed.Add(1);
   }
-  const Place place = is_query ? kNowhere : FindOrBegin(source, action);
+  Place place = kNowhere;
   for (size_t left = segmenter_.segments(); left != 0; --left) {
     const Bytes payload = segmenter_.Next().subspan(inner.headers_bytes());
-    if (is_query) {
+    // What else is sent there, such as updates of a zone, goes as any datagram does.
+    if (asks_for_names && payload.size() <= kMaxQueryBytes && LooksLikeDnsQuery(payload)) {
       if (!options_.calls.on_query(flow, action, payload)) {
         totals_.not_waiting.Add(1);
       }
-    } else if (place == kNowhere) {
+      continue;
+    }
+    if (place == kNowhere) place = FindOrBegin(source, action);
+    if (place == kNowhere) {
       totals_.not_waiting.Add(1);
     } else {
       Send(place, to, payload);

@@ -32,6 +32,8 @@ namespace braid {
 
 class UdpRelay {
  public:
+  static constexpr size_t kMaxQueryBytes = 512;
+
   // These are called on the relay's thread; they neither wait nor call the relay. False: there is
   // no room.
   struct Calls {

@@ -52,6 +52,10 @@ UpstreamChoice::Attempt UpstreamChoice::OnBegin(size_t index, TimeNs now_ns) {
   return upstream.breaker.Begin(now_ns);
 }
 
+void UpstreamChoice::OnReached(size_t index, Attempt& attempt) {
+  upstreams_[index].breaker.OnReached(attempt);
+}
+
 void UpstreamChoice::OnConnected(size_t index, Attempt attempt, DurationNs latency_ns,
                                  TimeNs now_ns) {
   Upstream& upstream = upstreams_[index];

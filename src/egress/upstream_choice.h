@@ -71,6 +71,8 @@ class UpstreamChoice {
   // A flow's connection through the upstream begins. It works, fails, or is given up by the
   // application, and ends when it worked. The attempt goes with it.
   Attempt OnBegin(size_t index, TimeNs now_ns);
+  // It has been greeted; how long it takes now is its target's.
+  void OnReached(size_t index, Attempt& attempt);
   void OnConnected(size_t index, Attempt attempt, DurationNs latency_ns, TimeNs now_ns);
   void OnFailed(size_t index, Attempt attempt, TimeNs now_ns);
   void OnAbandoned(size_t index, Attempt attempt);

@@ -88,6 +88,7 @@ class WarmPool {
   void OnOpening(size_t count) { opening_ += count; }
   void OnOpened() { --opening_; }      // Put() follows, or a flow has it at once
   void OnOpenFailed() { --opening_; }  // when to try again is the owner's to say
+  void ForgetOpening() { opening_ = 0; }  // those under way were given up
 
   // Those for which `is_closed(const T&)` holds: their server has closed them.
   template <typename Predicate>

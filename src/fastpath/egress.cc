@@ -93,7 +93,7 @@ Egress::Egress(WorkerState& state, TunAnswers& answers, const EgressOptions& opt
       shortcuts_(options.shortcuts),
       v4_(options.v4, options, state.options),
       v6_(options.v6, options, state.options),
-      known_(kKnownFlows),
+      known_(kKnownSets * kKnownOfSet),
       syns_(static_cast<HeldSyns::Slot>((kMaxHeldSyns + state.options.workers - 1) /
                                         state.options.workers)) {}
 
@@ -123,7 +123,10 @@ bool Egress::Take(PacketPtr& packet, const Segmenter& segmenter, bool handed) {
   }
   if (rules_ == nullptr) return false;
   const EgressAction& action = ActionFor(flow, inner.is_tcp() && BeginsTcp(segmenter));
-  if (action.to == EgressAction::To::kTunnel) return false;
+  if (action.to == EgressAction::To::kTunnel) {
+    if (names_ != nullptr) TellOfQuery(segmenter, flow);
+    return false;
+  }
   // What a flow of its own is kept for has one owner, also where queues are chosen otherwise.
   if (HandOver(OwnerOf(segmenter.packet(), state_.options), packet, segmenter, handed)) return true;
   if (action.to == EgressAction::To::kBlock) {
@@ -167,11 +170,21 @@ bool Egress::ComesBack(PacketPtr& packet, const Segmenter& segmenter, const Flow
   return true;
 }
 
-// A flow that has been decided about is not decided about anew, unless others took its place. One
-// that begins is another one, of which more may be known by now.
+// A flow that has been decided about is not decided about anew, as long as there are not very many.
 const EgressAction& Egress::ActionFor(const FlowKey& flow, bool begins) {
-  KnownFlow& known = known_[absl::Hash<FlowKey>()(flow) & (kKnownFlows - 1)];
-  if (!begins && known.generation == generation_ && known.key == flow) return known.action;
+  KnownFlow* const of_set = &known_[(absl::Hash<FlowKey>()(flow) & (kKnownSets - 1)) * kKnownOfSet];
+  KnownFlow* place = of_set;
+  for (size_t i = 0; i < kKnownOfSet; ++i) {
+    KnownFlow& one = of_set[i];
+    if (one.generation != 0 && one.key == flow) {
+      place = &one;
+      break;
+    }
+    if (one.needed_ns < place->needed_ns) place = &one;
+  }
+  KnownFlow& known = *place;
+  known.needed_ns = state_.now_ns;
+  if (known.generation != 0 && known.key == flow && StillHolds(known, begins)) return known.action;
   EgressRules::Set names;
   const bool has_names = names_ != nullptr && names_->Find(flow.destination, state_.now_ns, names);
   const size_t rule = has_names ? rules_->Find(flow, names) : rules_->Find(flow);
@@ -179,6 +192,22 @@ const EgressAction& Egress::ActionFor(const FlowKey& flow, bool begins) {
   known.generation = generation_;
   known.action = rule == EgressRules::kNoRule ? EgressAction() : rules_->rule(rule).action;
   return known.action;
+}
+
+// One that begins is another flow, of which more may be known by now. One of TCP stays what it is
+// until then, whatever rules there are: it cannot go on elsewhere.
+bool Egress::StillHolds(const KnownFlow& known, bool begins) const {
+  if (begins) return false;
+  return known.key.protocol == kProtocolTcp || known.generation == generation_;
+}
+
+// So that its answer is believed.
+void Egress::TellOfQuery(const Segmenter& segmenter, const FlowKey& flow) {
+  const InnerPacket& inner = segmenter.inner();
+  const bool is_one = inner.is_udp() && !inner.fragment && segmenter.segments() == 1;
+  if (!is_one || flow.destination_port != kDnsPort) return;
+  state_.TellOfDns(Event::Type::kTunnelQuery, flow,
+                   segmenter.packet().subspan(inner.headers_bytes()));
 }
 
 void Egress::Block(const EgressAction& action, const Segmenter& segmenter) {
@@ -246,8 +275,10 @@ void Egress::Begin(const EgressAction& action, const Segmenter& segmenter, const
   if (!inner.is_tcp() || !of.neighbours.is_set()) {
     return state_.drops.Count(Drop::egress_unsupported, segmenter.segments());
   }
-  if (!BeginsTcp(segmenter) || packet.size() > HeldSyns::kMaxSynBytes) {
-    return refuse(Drop::egress_no_flow);
+  if (!BeginsTcp(segmenter)) return refuse(Drop::egress_no_flow);
+  // With data (TCP Fast Open); it comes again without.
+  if (packet.size() > HeldSyns::kMaxSynBytes) {
+    return state_.drops.Count(Drop::egress_unsupported, segmenter.segments());
   }
   const bool has_room = (syns_.HasRoom() && of.tcp.HasRoom()) || MakeRoom(of);
   const Place place = has_room ? of.tcp.Begin(flow) : kNowhere;
@@ -299,7 +330,7 @@ void Egress::OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmen
     // It had given up before it was told. The kernel forgets what never was a connection without a
     // word to the relay, which would wait for it, and meet the next flow of these ports with it.
     TellGone(IdOf(of, place));
-    of.tcp.End(place, state_.now_ns);
+    End(of, place);
     CountSessions();
   }
   CountTurned(of, place);
@@ -310,6 +341,7 @@ void Egress::OnSegment(Sessions& of, Place place, PacketPtr packet, const Segmen
 void Egress::CountTurned(Sessions& of, Place place) {
   TcpSessions::Session& session = of.tcp[place];
   if (shortcuts_ == nullptr || session.state != TcpSessions::State::kOpen) return;
+  if (!session.initiator_answered) return;
   if (session.turned > kTurnedBeforeShortcut) return;
   if (++session.turned <= kTurnedBeforeShortcut) return;
   const FlowKey to_relay = ToRelay(of, place);
@@ -380,8 +412,7 @@ void Egress::OnVerdict(const TcpVerdict& verdict) {
   } else if (pending) {
     Refuse(of, verdict);
   } else if (known && session.state == TcpSessions::State::kOpen) {
-    RemoveShortcut(of, place);
-    of.tcp.End(place, state_.now_ns);
+    End(of, place);
   }
   CountSessions();
 }
@@ -394,6 +425,11 @@ void Egress::Open(Sessions& of, Place place) {
   HeldSyns::Syn& syn = syns_[turned.syn];
   Readdress(syn.packet(), syn.inner, ToRelay(of, place), syn.partial_checksum);
   Write(turned, syn.from_tun());
+}
+
+void Egress::End(Sessions& of, Place place) {
+  RemoveShortcut(of, place);
+  of.tcp.End(place, state_.now_ns);
 }
 
 void Egress::Refuse(Sessions& of, const TcpVerdict& verdict) {

@@ -65,7 +65,10 @@ class Egress {
   static constexpr HeldSyns::Slot kNoSyn = HeldSyns::kNone;
   static constexpr DurationNs kHeldAtLeastNs = kSecondNs;  // as TCP waits before it asks again
   static constexpr uint8_t kTurnedBeforeShortcut = 16;
-  static constexpr size_t kKnownFlows = 8192;  // decisions that are remembered; a power of two
+  // Decisions that are remembered: sets of so many, of which the one that was needed longest ago
+  // makes room. A power of two.
+  static constexpr size_t kKnownSets = 2048;
+  static constexpr size_t kKnownOfSet = 4;
 
   // Of one address family.
   struct Sessions {
@@ -80,6 +83,7 @@ class Egress {
     FlowKey key;
     uint32_t generation = 0;  // of the rules that decided; 0: there is none
     EgressAction action;
+    TimeNs needed_ns = 0;
   };
   struct Turned {
     PacketPtr packet;
@@ -92,6 +96,8 @@ class Egress {
   bool ComesBack(PacketPtr& packet, const Segmenter& segmenter, const FlowKey& flow, bool handed);
   bool HandOver(int worker, PacketPtr& packet, const Segmenter& segmenter, bool handed);
   const EgressAction& ActionFor(const FlowKey& flow, bool begins);
+  bool StillHolds(const KnownFlow& known, bool begins) const;
+  void TellOfQuery(const Segmenter& segmenter, const FlowKey& flow);
   void Block(const EgressAction& action, const Segmenter& segmenter);
   void RelayDatagrams(const EgressAction& action, const Segmenter& segmenter, const FlowKey& flow);
   void AnswerEcho(PacketPtr packet, const Segmenter& segmenter);
@@ -103,6 +109,7 @@ class Egress {
   void CountTurned(Sessions& of, Place place);
   void RemoveShortcut(Sessions& of, Place place);
   void Open(Sessions& of, Place place);
+  void End(Sessions& of, Place place);
   void Refuse(Sessions& of, const TcpVerdict& verdict);
   FlowKey ToRelay(const Sessions& of, Place place) const;
   bool MakeRoom(const Sessions& of);

@@ -58,8 +58,19 @@ std::pair<LearnedNames::Worth, TimeNs> LearnedNames::WorthOf(const Word* slot,
 
 void LearnedNames::Learn(std::string_view name, const IpAddress& address, TimeNs until_ns,
                          TimeNs now_ns) {
+  Put(address, rules_.NamesSatisfy(name), until_ns, now_ns, true);
+}
+
+void LearnedNames::Relearn(const std::vector<std::string_view>& names, const IpAddress& address,
+                           TimeNs until_ns, TimeNs now_ns) {
+  EgressRules::Set all = nameless_;
+  for (const std::string_view name : names) all.Add(rules_.NamesSatisfy(name));
+  Put(address, all, until_ns, now_ns, false);
+}
+
+void LearnedNames::Put(const IpAddress& address, const EgressRules::Set& names, TimeNs until_ns,
+                       TimeNs now_ns, bool adds) {
   const Key key = Key::Of(address);
-  const EgressRules::Set names = rules_.NamesSatisfy(name);
   until_ns = std::max(until_ns, now_ns + kLeastNameLifeNs);
   const size_t set = SetOf(key);
   Word* least = nullptr;
@@ -68,7 +79,7 @@ void LearnedNames::Learn(std::string_view name, const IpAddress& address, TimeNs
     Word* const slot = SlotAt(set, i);
     const auto worth = WorthOf(slot, now_ns);
     if (LoadWord(slot[kAddressHigh]) == key.high && LoadWord(slot[kAddressLow]) == key.low) {
-      if (worth.first != Worth::kOver) return Widen(slot, names, until_ns);
+      if (adds && worth.first != Worth::kOver) return Widen(slot, names, until_ns);
       return Overwrite(slot, key, names, until_ns);
     }
     if (least_worth && worth >= *least_worth) continue;
@@ -104,15 +115,17 @@ bool LearnedNames::Find(const IpAddress& address, TimeNs now_ns, EgressRules::Se
   const size_t set = SetOf(key);
   for (size_t i = 0; i < kSlotsPerSet; ++i) {
     const Word* const slot = SlotAt(set, i);
-    const uint64_t sequence = LoadWord(slot[kSequence]);
-    if (LoadWord(slot[kAddressHigh]) != key.high || LoadWord(slot[kAddressLow]) != key.low) {
-      continue;
-    }
-    const TimeNs until_ns = LoadWord(slot[kUntil]);
     std::array<uint64_t, kMaxEgressRules / 64> rules;
-    for (size_t word = rule_words_; word-- > 0;) rules[word] = LoadWord(slot[kFirstRules + word]);
-    const bool was_changing = sequence % 2 != 0 || LoadWord(slot[kSequence]) != sequence;
-    if (was_changing) continue;
+    TimeNs until_ns = 0;
+    bool is_its = false;
+    for (int look = 0; look < kLooks && !is_its; ++look) {
+      const uint64_t sequence = LoadWord(slot[kSequence]);
+      if (LoadWord(slot[kAddressHigh]) != key.high || LoadWord(slot[kAddressLow]) != key.low) break;
+      until_ns = LoadWord(slot[kUntil]);
+      for (size_t word = rule_words_; word-- > 0;) rules[word] = LoadWord(slot[kFirstRules + word]);
+      is_its = sequence % 2 == 0 && LoadWord(slot[kSequence]) == sequence;
+    }
+    if (!is_its) continue;
     if (now_ns >= until_ns) return false;
     names = {};
     for (size_t word = 0; word < rule_words_; ++word) {
@@ -125,32 +138,43 @@ bool LearnedNames::Find(const IpAddress& address, TimeNs now_ns, EgressRules::Se
   return false;
 }
 
-void NameMemory::Remember(std::string_view name, const IpAddress& address, TimeNs until_ns,
-                          TimeNs now_ns) {
-  until_ns = std::max(until_ns, now_ns + kLeastNameLifeNs);
-  if (const auto known = index_.find({name, address}); known != index_.end()) {
-    const Entries::iterator entry = known->second;
-    entry->until_ns = std::max(entry->until_ns, until_ns);
-    last_names_[address] = entry;
-    return entries_.splice(entries_.begin(), entries_, entry);
-  }
+void NameMemory::Learn(std::string_view name, const IpAddress& address, TimeNs until_ns,
+                       TimeNs now_ns, LearnedNames* names) {
+  until_ns = std::clamp(until_ns, now_ns + kLeastNameLifeNs, now_ns + kMostNameLifeNs);
   if (max_names_ == 0) return;
+  OfAddress& of = by_address_[address];
+  bool has_lost_some = false;
+  for (auto one = of.begin(); one != of.end();) {
+    const bool is_this = (*one)->name == name;
+    const bool is_over = (*one)->until_ns <= now_ns;
+    if (is_this && !is_over) until_ns = std::max(until_ns, (*one)->until_ns);
+    has_lost_some |= is_over && !is_this;
+    one = is_this || is_over ? Forget(of, one) : std::next(one);
+  }
+  if (of.size() == kMaxNamesOfAddress) {
+    Forget(of, of.begin());
+    has_lost_some = true;
+  }
   if (entries_.size() >= max_names_) {
-    const Entries::iterator last = std::prev(entries_.end());
-    index_.erase({last->name, last->address});
-    const auto of_address = last_names_.find(last->address);
-    if (of_address->second == last) last_names_.erase(of_address);
-    entries_.erase(last);
+    OfAddress& last = by_address_.find(entries_.back().address)->second;
+    Forget(last, last.begin());
+    if (last.empty() && &last != &of) by_address_.erase(entries_.back().address);
   }
   entries_.push_front({std::string(name), address, until_ns});
-  index_.emplace(std::pair(std::string_view(entries_.front().name), address), entries_.begin());
-  last_names_[address] = entries_.begin();
+  of.push_back(entries_.begin());
+  if (names == nullptr) return;
+  if (!has_lost_some) return names->Learn(name, address, until_ns, now_ns);
+  std::vector<std::string_view> all;
+  for (const auto& one : of) {
+    all.push_back(one->name);
+    until_ns = std::max(until_ns, one->until_ns);
+  }
+  names->Relearn(all, address, until_ns, now_ns);
 }
 
-std::string NameMemory::LastNameOf(const IpAddress& address, TimeNs now_ns) const {
-  const auto found = last_names_.find(address);
-  const bool holds = found != last_names_.end() && now_ns < found->second->until_ns;
-  return holds ? found->second->name : std::string();
+NameMemory::OfAddress::iterator NameMemory::Forget(OfAddress& of, OfAddress::iterator entry) {
+  entries_.erase(*entry);
+  return of.erase(entry);
 }
 
 void NameMemory::Refill(LearnedNames& names, TimeNs now_ns) const {

@@ -139,7 +139,8 @@ struct Event {
     kUdpGone,        // udp: it is over
     kTcpFirst,       // tcp, bytes, length: the name that its first bytes say, if any
     kDnsQuery,       // flow, action, bytes, length: a datagram for a name server
-    kDnsAnswer,      // bytes, length: one that came through the tunnel
+    kTunnelQuery,    // flow, bytes, length: as well, which goes through the tunnel
+    kTunnelAnswer,   // flow, bytes, length: from the port of one, which came through the tunnel
     kDied,           // bytes, length: the worker's thread has ended, and why
   };
   Type type = Type::kNone;

@@ -397,13 +397,8 @@ void Receiver::Deliver(Session& session, MutableBytes plain, const InnerPacket& 
 // An answer of a name server, as far as it is one that an event holds.
 void Receiver::TellOfNames(Bytes plain, const InnerPacket& inner) {
   const Bytes payload = plain.subspan(inner.headers_bytes());
-  if (LoadBe16(&plain[inner.l4_offset]) != kDnsPort) return;
-  if (payload.size() > Event::kMaxDatagramBytes) return;
-  Event event;
-  event.type = Event::Type::kDnsAnswer;
-  event.length = static_cast<uint16_t>(payload.size());
-  std::copy(payload.begin(), payload.end(), event.bytes.begin());
-  state_.Tell(std::move(event));
+  if (inner.fragment || LoadBe16(&plain[inner.l4_offset]) != kDnsPort) return;
+  state_.TellOfDns(Event::Type::kTunnelAnswer, FlowKey::Of(plain, inner), payload);
 }
 
 bool Receiver::OwnsSource(PeerSlot peer, Bytes packet) {

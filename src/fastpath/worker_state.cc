@@ -70,6 +70,19 @@ bool WorkerState::Tell(Event&& event) {
   return true;
 }
 
+void WorkerState::TellOfDns(Event::Type type, const FlowKey& flow, Bytes message) {
+  if (message.size() > Event::kMaxDatagramBytes) return;
+  if (options.slow_path->events.ApproximateSize() > kMostDnsEvents) {
+    return drops.Count(Drop::inbox_full);
+  }
+  Event event;
+  event.type = type;
+  event.flow = flow;
+  event.length = static_cast<uint16_t>(message.size());
+  std::copy(message.begin(), message.end(), event.bytes.begin());
+  Tell(std::move(event));
+}
+
 void WorkerState::AskForHandshake(PeerSlot peer, Session& session) {
   if (session.handshake_asked_ns != 0 &&
       now_ns < session.handshake_asked_ns + kAskForHandshakeEveryNs) {

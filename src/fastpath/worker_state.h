@@ -73,6 +73,8 @@ struct WorkerState {
   // `packets` is how many inner packets that is.
   void HandTo(int worker, HandedPacket&& handed, uint64_t packets);
   bool Tell(Event&& event);  // false when there is no room, which is counted
+  // A message, if it is one that an event holds. Others' events have room in spite of them.
+  void TellOfDns(Event::Type type, const FlowKey& flow, Bytes message);
   // Asks the slow path for a handshake, once a second at most.
   void AskForHandshake(PeerSlot peer, Session& session);
   uint64_t RandomToken();

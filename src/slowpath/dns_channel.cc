@@ -5,6 +5,11 @@
 #include <boost/asio/post.hpp>
 
 namespace braid {
+namespace {
+
+constexpr DurationNs kPortLifeNs = 5 * kSecondNs;
+
+}  // namespace
 
 DnsChannel::DnsChannel(Shared& shared, const EgressAction& by, const Endpoint& server)
     : shared_(shared), by_(by), server_(server), idle_since_ns_(MonotonicNowNs()) {}
@@ -81,6 +86,13 @@ bool DnsChannel::HasDatagrams() const {
 void DnsChannel::Send(Query& query) {
   if (query.by == kDatagrams && !HasDatagrams()) return GoOnByStream(query);
   Link& link = links_[query.by];
+  // A port that stays the same could be looked for, and answers forged to it.
+  const bool is_alone = queries_.size() == 1;
+  if (link.carrier && query.by == kDatagrams && by_.to == EgressAction::To::kDirect && is_alone &&
+      MonotonicNowNs() - link.opened_ns > kPortLifeNs) {
+    link.carrier->Close();
+    link = {};
+  }
   if (link.carrier) return link.carrier->Send(query.message);
   if (!std::exchange(link.is_opening, true)) Open(query.by);
 }
@@ -132,7 +144,8 @@ void DnsChannel::OnOpened(Means means, std::shared_ptr<DnsCarrier> carrier) {
     if (is_there) carrier->Close();
     return;
   }
-  links_[means] = {std::move(carrier), false, false, MonotonicNowNs()};
+  const TimeNs now_ns = MonotonicNowNs();
+  links_[means] = {std::move(carrier), false, false, now_ns, now_ns};
   const bool may_go_by_stream = means == kDatagrams && by_.to == EgressAction::To::kGroup;
   if (!is_there && may_go_by_stream) {
     shared_.without_datagrams_until_ns[by_.group] = MonotonicNowNs() + shared_.without_datagrams_ns;

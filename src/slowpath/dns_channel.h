@@ -94,7 +94,8 @@ class DnsChannel : public std::enable_shared_from_this<DnsChannel> {
     std::shared_ptr<DnsCarrier> carrier;
     bool is_opening = false;
     bool has_answered = false;  // anything
-    TimeNs heard_ns = 0;        // when it did last, or was opened
+    TimeNs opened_ns = 0;
+    TimeNs heard_ns = 0;  // when it answered last, or was opened
   };
   struct Query {
     DnsQuestion question;

@@ -20,13 +20,21 @@ struct DnsForwarder::Transaction {
     uint16_t id = 0;
   };
 
-  Transaction(boost::asio::io_context& io, Key of, const EgressAction& action)
-      : key(std::move(of)), by(action), timer(io) {}
+  Transaction(boost::asio::io_context& io, Key of, const EgressAction& action, DnsQuery what,
+              const DnsRoute& route)
+      : key(std::move(of)),
+        by(action),
+        query(std::move(what)),
+        alike(route, DnsCache::QueryKey::Of(query)),
+        timer(io) {}
 
   const Key key;
   const EgressAction by;
-  DnsQuery query;
+  const DnsQuery query;
+  const Alike alike;
   std::vector<uint8_t> message;
+  std::vector<TransactionPtr> followers;  // that ask the same, and wait for its answer
+  bool is_follower = false;
   boost::asio::steady_timer timer;
   TimeNs until_ns = 0;
   DurationNs half_of_part_ns = 0;  // of the time that the server has which was asked last
@@ -55,8 +63,11 @@ void DnsForwarder::Close() {
   for (auto& [key, transaction] : under_way_) {
     transaction->timer.cancel();
     transaction->asked.clear();
+    transaction->followers.clear();
   }
   under_way_.clear();
+  shared_queries_.clear();
+  others_.clear();
 }
 
 void DnsForwarder::Reset() {
@@ -66,7 +77,9 @@ void DnsForwarder::Reset() {
   if (caches_) caches_->Clear();
   first_server_ = 0;
   std::vector<TransactionPtr> all;
-  for (auto& [key, transaction] : under_way_) all.push_back(transaction);
+  for (auto& [key, transaction] : under_way_) {
+    if (!transaction->is_follower) all.push_back(transaction);
+  }
   for (const TransactionPtr& transaction : all) {
     transaction->asked.clear();
     Begin(transaction);
@@ -86,7 +99,9 @@ void DnsForwarder::Ask(const Endpoint& client, const Endpoint& server, const Egr
   Key key{client, server, query->id, query->question};
   if (const auto known = under_way_.find(key); known != under_way_.end()) {
     ++totals_.repeated;
-    for (const auto& asked : known->second->asked) asked.channel->Repeat(asked.id);
+    const TransactionPtr& asks =
+        known->second->is_follower ? shared_queries_.at(known->second->alike) : known->second;
+    for (const auto& asked : asks->asked) asked.channel->Repeat(asked.id);
     return;
   }
   auto kept = caches_ ? caches_->Find(CacheRoute(by, server), *query, message, MonotonicNowNs())
@@ -94,17 +109,39 @@ void DnsForwarder::Ask(const Endpoint& client, const Endpoint& server, const Egr
   if (kept) {
     ++totals_.answered;
     ++totals_.from_cache;
+    if (const auto read = ReadDnsAnswer(*kept)) Learn(client.address, read->addresses);
     return Deliver(key, *query, *std::move(kept));
   }
   if (under_way_.size() >= kMaxDnsQueries) {
     ++totals_.refused;
     return;
   }
-  auto transaction = std::make_shared<Transaction>(io_, std::move(key), by);
-  transaction->query = *std::move(query);
+  auto transaction = std::make_shared<Transaction>(io_, std::move(key), by, *std::move(query),
+                                                   CacheRoute(by, server));
   transaction->message.assign(message.begin(), message.end());
+  if (Join(transaction)) return;
   under_way_.emplace(transaction->key, transaction);
   Begin(transaction);
+}
+
+// True when it is not to be asked for by itself.
+bool DnsForwarder::Join(const TransactionPtr& transaction) {
+  if (!transaction->query.can_share_answer) {
+    size_t& others = others_[transaction->alike];
+    const bool is_refused = others == kMaxAlikeDnsQueries;
+    if (is_refused) {
+      ++totals_.refused;
+    } else {
+      ++others;
+    }
+    return is_refused;
+  }
+  const auto [shared, is_first] = shared_queries_.try_emplace(transaction->alike, transaction);
+  if (is_first) return false;
+  transaction->is_follower = true;
+  shared->second->followers.push_back(transaction);
+  under_way_.emplace(transaction->key, transaction);
+  return true;
 }
 
 void DnsForwarder::Begin(const TransactionPtr& transaction) {
@@ -120,8 +157,8 @@ void DnsForwarder::AskNext(const TransactionPtr& transaction) {
                               : options_.servers[ServerOf(*transaction, transaction->attempts)];
   const std::shared_ptr<DnsChannel> channel = ChannelTo(transaction->by, server);
   if (channel == nullptr) {
-    ++totals_.refused;
-    return End(transaction);
+    totals_.refused += End(transaction).size();
+    return;
   }
   const size_t attempt = transaction->attempts++;
   const uint16_t id = channel->Ask(transaction->query.question, transaction->message,
@@ -187,34 +224,48 @@ bool DnsForwarder::AskAnother(const TransactionPtr& transaction) {
 }
 
 void DnsForwarder::PassOn(const TransactionPtr& transaction, DnsReply reply) {
-  End(transaction);
-  ++totals_.answered;
-  if (options_.on_learned) {
-    for (const DnsAddress& one : reply.read.addresses) {
-      options_.on_learned(one.name, one.address, one.ttl_s);
-    }
-  }
-  const Key& key = transaction->key;
+  const std::vector<TransactionPtr> all = End(transaction);
+  totals_.answered += all.size();
+  for (const TransactionPtr& one : all) Learn(one->key.client.address, reply.read.addresses);
   if (caches_) {
-    caches_->Put(CacheRoute(transaction->by, key.server), transaction->query, reply.message,
-                 MonotonicNowNs());
+    caches_->Put(transaction->alike.first, transaction->query, reply.message, MonotonicNowNs());
   }
-  FitDnsAnswer(reply.message, transaction->message);
-  Deliver(key, transaction->query, std::move(reply.message));
+  for (const TransactionPtr& one : all) {
+    std::vector<uint8_t> answer = reply.message;
+    FitDnsAnswer(answer, one->message);
+    Deliver(one->key, one->query, std::move(answer));
+  }
 }
 
 void DnsForwarder::Fail(const TransactionPtr& transaction, uint64_t& why) {
-  End(transaction);
-  ++why;
-  Deliver(transaction->key, transaction->query,
-          MakeDnsError(transaction->message, kDnsServerFailure));
+  for (const TransactionPtr& one : End(transaction)) {
+    ++why;
+    Deliver(one->key, one->query, MakeDnsError(one->message, kDnsServerFailure));
+  }
 }
 
-void DnsForwarder::End(const TransactionPtr& transaction) {
-  transaction->is_over = true;
+std::vector<DnsForwarder::TransactionPtr> DnsForwarder::End(const TransactionPtr& transaction) {
+  std::vector<TransactionPtr> all = {transaction};
+  for (TransactionPtr& follower : std::exchange(transaction->followers, {})) {
+    all.push_back(std::move(follower));
+  }
+  for (const TransactionPtr& one : all) {
+    one->is_over = true;
+    under_way_.erase(one->key);
+  }
   transaction->timer.cancel();
   for (const auto& asked : std::exchange(transaction->asked, {})) asked.channel->Forget(asked.id);
-  under_way_.erase(transaction->key);
+  if (transaction->query.can_share_answer) {
+    shared_queries_.erase(transaction->alike);
+  } else if (--others_[transaction->alike] == 0) {
+    others_.erase(transaction->alike);
+  }
+  return all;
+}
+
+void DnsForwarder::Learn(const IpAddress& client, const std::vector<DnsAddress>& addresses) const {
+  if (!options_.on_learned) return;
+  for (const DnsAddress& one : addresses) options_.on_learned(client, one);
 }
 
 void DnsForwarder::Deliver(const Key& to, const DnsQuery& query, std::vector<uint8_t> answer) {

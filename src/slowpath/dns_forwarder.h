@@ -9,6 +9,9 @@
 //            a server, by a channel ─► on_learned, on_answer
 //              ▼ (silent, or not to be reached)
 //            the next server … ─► an error
+//
+// What others ask, too, is asked once, and all get the answer. Else whoever wants a forged one to
+// be taken could have many ids asked for at once, each of which it may guess.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -34,6 +37,7 @@
 namespace braid {
 
 inline constexpr size_t kMaxDnsQueries = 4096;  // under way
+inline constexpr size_t kMaxAlikeDnsQueries = 8;  // of those that cannot share an answer
 inline constexpr size_t kMaxDnsChannels = 256;
 inline constexpr size_t kMaxDnsQueryBytes = 4096;
 
@@ -51,9 +55,8 @@ class DnsForwarder {
     // The answer to `client`, as if from `server`. Also within Ask().
     std::function<void(const Endpoint& client, const Endpoint& server, std::vector<uint8_t> answer)>
         on_answer;
-    // An answer says this; before it is passed on. Not of one from memory. Unset: nobody wants it.
-    std::function<void(const std::string& name, const IpAddress& address, uint32_t ttl_s)>
-        on_learned;
+    // An answer to `client` says this; before it is passed on. Unset: nobody wants it.
+    std::function<void(const IpAddress& client, const DnsAddress& one)> on_learned;
   };
 
   DnsForwarder(boost::asio::io_context& io, Options options);
@@ -110,7 +113,10 @@ class DnsForwarder {
   };
   struct Transaction;
   using TransactionPtr = std::shared_ptr<Transaction>;
+  // By what it asks, and whom.
+  using Alike = std::pair<DnsRoute, DnsCache::QueryKey>;
 
+  bool Join(const TransactionPtr& transaction);
   void Begin(const TransactionPtr& transaction);
   void AskNext(const TransactionPtr& transaction);
   void Await(const TransactionPtr& transaction);
@@ -120,7 +126,9 @@ class DnsForwarder {
   bool AskAnother(const TransactionPtr& transaction);
   void PassOn(const TransactionPtr& transaction, DnsReply reply);
   void Fail(const TransactionPtr& transaction, uint64_t& why);
-  void End(const TransactionPtr& transaction);
+  // All that have asked for it, itself too.
+  std::vector<TransactionPtr> End(const TransactionPtr& transaction);
+  void Learn(const IpAddress& client, const std::vector<DnsAddress>& addresses) const;
   void Deliver(const Key& to, const DnsQuery& query, std::vector<uint8_t> answer);
 
   size_t Servers() const { return options_.servers.empty() ? 1 : options_.servers.size(); }
@@ -136,6 +144,8 @@ class DnsForwarder {
   DnsChannel::Shared shared_;
   absl::flat_hash_map<DnsRoute, std::shared_ptr<DnsChannel>> channels_;
   absl::flat_hash_map<Key, TransactionPtr> under_way_;
+  absl::flat_hash_map<Alike, TransactionPtr> shared_queries_;  // whose answer others wait for, too
+  absl::flat_hash_map<Alike, size_t> others_;                  // under way, that cannot share
   size_t first_server_ = 0;
   boost::asio::steady_timer look_for_idle_;
   Totals totals_;

@@ -23,6 +23,9 @@ constexpr const char* kSomewhere[] = {"192.0.2.1", "2001:db8::1"};
 constexpr uint16_t kAnyPort = 9;
 constexpr int kUdpBufferBytes = 1 << 20;
 constexpr auto kSayAgainAfter = std::chrono::milliseconds(1);
+// Workers may have told of flows for a group by rules from before.
+constexpr auto kLookAtRetiredEvery = std::chrono::seconds(1);
+constexpr DurationNs kRetiredAtLeastNs = 2 * kSecondNs;
 
 uint64_t KeyOf(const TcpFlowId& flow) {
   return uint64_t{flow.worker} << 32 | uint64_t{flow.v6} << 16 | flow.port;
@@ -49,6 +52,7 @@ EgressFlows::EgressFlows(boost::asio::io_context& io, EgressFlowsOptions options
           (static_cast<size_t>(options_.max_sessions) + options_.mailboxes.size() - 1) /
           options_.mailboxes.size()),
       dialer_(io, kDialTimeout),
+      look_at_retired_(io),
       say_again_(io) {}
 
 absl::StatusOr<std::unique_ptr<EgressFlows>> EgressFlows::Open(boost::asio::io_context& io,
@@ -112,7 +116,8 @@ void EgressFlows::OpenUdpRelay(int worker) {
     return TellSlowPath(std::move(event));
   };
   options.calls.on_query = [this](const FlowKey& flow, const EgressAction& action, Bytes query) {
-    if (query.size() > Event::kMaxDatagramBytes) return false;
+    static_assert(UdpRelay::kMaxQueryBytes <= Event::kMaxDatagramBytes);
+    if (options_.slow_path->events.ApproximateSize() > kMostDnsEvents) return false;
     Event event;
     event.type = Event::Type::kDnsQuery;
     event.flow = flow;
@@ -157,10 +162,10 @@ void EgressFlows::Start() {
 void EgressFlows::Close() {
   closed_ = true;
   say_again_.cancel();
+  look_at_retired_.cancel();
   dialer_.Close();
-  for (const Groups* groups : {&groups_, &retired_}) {
-    for (const auto& group : *groups) group->Close();
-  }
+  for (const auto& group : groups_) group->Close();
+  for (const Retired& retired : retired_) retired.group->Close();
   if (dns_) dns_->Close();
   begun_.clear();
   for (const auto& [session, control] : std::exchange(associations_, {})) control->Close();
@@ -170,7 +175,7 @@ void EgressFlows::Close() {
 }
 
 bool EgressFlows::Takes(const Event& event) {
-  return event.type >= Event::Type::kTcpBegins && event.type <= Event::Type::kDnsAnswer;
+  return event.type >= Event::Type::kTcpBegins && event.type <= Event::Type::kTunnelAnswer;
 }
 
 void EgressFlows::OnEvent(const Event& event) {
@@ -179,15 +184,20 @@ void EgressFlows::OnEvent(const Event& event) {
     case Event::Type::kTcpBegins:
       return Begin(event);
     case Event::Type::kTcpGone:
-      GiveUp(event.tcp);
-      RelayOf(event.tcp).Reset(event.tcp);
-      return;
+      if (const Begun* const begun = Find(event.tcp)) {
+        const bool is_accepted = begun->action.early_accept;
+        GiveUp(event.tcp);
+        if (!is_accepted) return;  // the relay does not know of it
+      }
+      return Reset(event.tcp);
     case Event::Type::kTcpFirst:
       return OnFirst(event.tcp, event.Text());
     case Event::Type::kDnsQuery:
       return Ask(event);
-    case Event::Type::kDnsAnswer:
-      return names_.LearnFrom({event.bytes.data(), event.length});
+    case Event::Type::kTunnelQuery:
+      return names_.OnTunnelQuery(event.flow, {event.bytes.data(), event.length});
+    case Event::Type::kTunnelAnswer:
+      return names_.OnTunnelAnswer(event.flow, {event.bytes.data(), event.length});
     case Event::Type::kUdpBegins:
       return BeginUdp(event);
     case Event::Type::kUdpGone:
@@ -218,7 +228,7 @@ EgressNames::ForWorkers EgressFlows::SetConfig(Groups groups, const ProxyConfig&
     return std::find(among.begin(), among.end(), group) != among.end();
   };
   for (const auto& group : groups_) {
-    if (!has(groups, group)) retired_.push_back(group);
+    if (!has(groups, group)) Retire(group);
   }
   for (const auto& group : groups) {
     if (has(groups_, group)) continue;
@@ -228,18 +238,19 @@ EgressNames::ForWorkers EgressFlows::SetConfig(Groups groups, const ProxyConfig&
     group->Start();
   }
   groups_ = std::move(groups);
-  LetGoOfRetired();
   const bool is_other_dns = dns_config_ != config.dns;
   dns_config_ = config.dns;
   if (dns_ == nullptr || is_other_dns) OpenDns();
-  if (outward_.empty()) outward_ = AddressesOutward();
+  NoteOutward();
   // A group is known to workers by a number that is never another one's.
   std::vector<EgressRule> rules = config.rules;
   for (EgressRule& rule : rules) {
     if (rule.action.to != EgressAction::To::kGroup) continue;
     rule.action.group = NumberOf(groups_[rule.action.group]);
   }
-  return names_.SetRules(std::move(rules));
+  const bool do_groups_ask = std::any_of(groups_.begin(), groups_.end(),
+                                         [](const auto& one) { return one->config().names; });
+  return names_.SetRules(std::move(rules), do_groups_ask);
 }
 
 uint16_t EgressFlows::NumberOf(const std::shared_ptr<UpstreamGroup>& group) const {
@@ -253,19 +264,30 @@ UpstreamGroup* EgressFlows::GroupOf(const EgressAction& action) const {
   return found == groups_by_number_.end() ? nullptr : found->second.get();
 }
 
+void EgressFlows::Retire(const std::shared_ptr<UpstreamGroup>& group) {
+  retired_.push_back({group, MonotonicNowNs()});
+  if (retired_.size() == 1) LetGoOfRetired();
+}
+
 void EgressFlows::LetGoOfRetired() {
-  std::erase_if(retired_, [this](const std::shared_ptr<UpstreamGroup>& group) {
-    if (group->under_way() != 0) return false;
-    group->Close();
-    absl::erase_if(groups_by_number_, [&](const auto& one) { return one.second == group; });
+  std::erase_if(retired_, [this](const Retired& retired) {
+    const bool is_new = MonotonicNowNs() - retired.since_ns < kRetiredAtLeastNs;
+    if (is_new || retired.group->under_way() != 0) return false;
+    retired.group->Close();
+    absl::erase_if(groups_by_number_, [&](const auto& one) { return one.second == retired.group; });
     return true;
+  });
+  if (retired_.empty()) return;
+  look_at_retired_.expires_after(kLookAtRetiredEvery);
+  look_at_retired_.async_wait([this](const boost::system::error_code& error) {
+    if (!error && !closed_) LetGoOfRetired();
   });
 }
 
 size_t EgressFlows::under_way() const {
   size_t all = dialer_.under_way();
   for (const auto& group : groups_) all += group->under_way();
-  for (const auto& group : retired_) all += group->under_way();
+  for (const Retired& retired : retired_) all += retired.group->under_way();
   return all;
 }
 
@@ -273,13 +295,13 @@ size_t EgressFlows::under_way() const {
 
 void EgressFlows::Begin(const Event& event) {
   const TcpFlowId flow = event.tcp;
-  if (!retired_.empty()) LetGoOfRetired();
   const auto refuse = [&] {
     ++totals_.refused;
     Say({TcpVerdict::Type::kRefuse, flow, {}});
   };
   if (under_way() >= kMaxUnderWay) return refuse();
-  Begun begun{flow, event.flow, event.action, names_.NameOf(event.flow.destination), nullptr};
+  Begun begun{flow, event.flow, event.action,
+              names_.NameOf(event.flow.source, event.flow.destination), nullptr};
   // What it says first may name where it wants to, where nothing else has.
   const bool looks = begun.action.early_accept && names_.do_names_matter() && begun.name.empty();
   if (begun.action.early_accept) {
@@ -322,16 +344,15 @@ void EgressFlows::OnFirst(const TcpFlowId& flow, const std::string& name) {
   if (begun->action.to == EgressAction::To::kBlock) {
     ++totals_.refused;
     begun_.erase(KeyOf(flow));
-    RelayOf(flow).Reset(flow);
-    return;
+    return Reset(flow);
   }
   begun->action.early_accept = true;
   Dial(*begun);
 }
 
 void EgressFlows::Dial(Begun& begun) {
-  Endpoint to{begun.key.destination, begun.key.destination_port, 0};
-  if (to.port == kDnsPort) to = dns_->first_server().value_or(to);
+  const Endpoint wanted{begun.key.destination, begun.key.destination_port, 0};
+  const Endpoint to = wanted.port == kDnsPort ? dns_->first_server().value_or(wanted) : wanted;
   auto on_dialed = [this, flow = begun.flow](Dialed dialed) { OnDialed(flow, std::move(dialed)); };
   if (begun.action.to != EgressAction::To::kGroup) {
     begun.give_up = dialer_.Dial(to, std::move(on_dialed));
@@ -339,7 +360,7 @@ void EgressFlows::Dial(Begun& begun) {
   }
   UpstreamGroup* const group = GroupOf(begun.action);
   if (group == nullptr) return on_dialed(Dialed::Not(TcpVerdict::Type::kRefuse));
-  const bool by_name = group->config().names && !begun.name.empty();
+  const bool by_name = group->config().names && !begun.name.empty() && to == wanted;
   Socks5Target target{to.address, "", to.port};
   if (by_name) target = {{}, begun.name, to.port};
   begun.give_up = group->Open(target, std::move(on_dialed));
@@ -361,7 +382,25 @@ void EgressFlows::OnDialed(const TcpFlowId& flow, Dialed dialed) {
   totals_.unreachable += verdict.type == TcpVerdict::Type::kUnreachable;
   totals_.timed_out += verdict.type == TcpVerdict::Type::kForget;
   if (!early) return Say(verdict);
-  if (!opened) relay.Reset(flow);
+  if (!opened) Reset(flow);
+}
+
+void EgressFlows::Reset(const TcpFlowId& flow) {
+  TellRelay([this, flow] { return RelayOf(flow).Reset(flow); });
+}
+
+// From another address, or by other servers.
+void EgressFlows::DialAnew() {
+  std::vector<TcpFlowId> dialing;
+  for (const auto& [key, begun] : begun_) {
+    if (begun.give_up) dialing.push_back(begun.flow);
+  }
+  for (const TcpFlowId& flow : dialing) {
+    Begun* const begun = Find(flow);
+    if (begun == nullptr) continue;
+    std::exchange(begun->give_up, nullptr)();
+    Dial(*begun);
+  }
 }
 
 // --- UDP ---
@@ -370,8 +409,8 @@ void EgressFlows::BeginUdp(const Event& event) {
   const UdpSessionId session = event.udp;
   UpstreamGroup* const group = GroupOf(event.action);
   if (group == nullptr || under_way() >= kMaxUnderWay) {
-    udp_relays_[session.relay]->Refuse(session);
-    return;
+    return TellRelay(
+        [relay = udp_relays_[session.relay].get(), session] { return relay->Refuse(session); });
   }
   group->Associate(
       [this, session](UpstreamGroup::Association made) { OnAssociated(session, std::move(made)); });
@@ -382,13 +421,13 @@ void EgressFlows::OnAssociated(const UdpSessionId& session, UpstreamGroup::Assoc
   UniqueFd socket = made.control ? OpenRelayedUdp(made) : UniqueFd();
   if (!socket || !relay.Open(session, std::move(socket), std::move(made.hold))) {
     if (made.control) made.control->Close();
-    relay.Refuse(session);
-    return;
+    return TellRelay([&relay, session] { return relay.Refuse(session); });
   }
   associations_[session] = made.control;
   made.control->WatchForEnd([this, session] {
     if (!associations_.contains(session)) return;
-    udp_relays_[session.relay]->End(session);  // which tells that it is gone
+    // Which tells that it is gone.
+    TellRelay([relay = udp_relays_[session.relay].get(), session] { return relay->End(session); });
   });
 }
 
@@ -405,8 +444,8 @@ void EgressFlows::OpenDns() {
     // Any relay writes to the device; it need not be the one that has read the query.
     udp_relays_.front()->Answer(server, client, std::move(answer));
   };
-  options.on_learned = [this](const std::string& name, const IpAddress& address, uint32_t ttl_s) {
-    names_.Learn(name, address, ttl_s);
+  options.on_learned = [this](const IpAddress& client, const DnsAddress& one) {
+    names_.Learn(client, one.name, one.address, one.ttl_s);
   };
   if (dns_) dns_->Close();
   dns_ = std::make_unique<DnsForwarder>(io_, std::move(options));
@@ -443,12 +482,12 @@ DnsForwarder::Totals EgressFlows::dns_totals() const {
 
 // --- The network ---
 
-// By which this machine is left: in general, and towards each upstream. In that order; not set
-// where there is no way now.
-std::vector<IpAddress> EgressFlows::AddressesOutward() const {
-  std::vector<IpAddress> addresses;
+// By which this machine is left: in general, and towards each upstream; as far as there is a way.
+EgressFlows::Outward EgressFlows::AddressesOutward() const {
+  Outward addresses;
   const auto add = [&](const IpAddress& towards) {
-    addresses.push_back(LocalAddressTowards({towards, kAnyPort, 0}, {}, ""));
+    const IpAddress from = LocalAddressTowards({towards, kAnyPort, 0}, {}, "");
+    if (from.is_set()) addresses[towards] = from;
   };
   for (const char* somewhere : kSomewhere) add(*IpAddress::Parse(somewhere));
   for (const auto& group : groups_) {
@@ -457,24 +496,30 @@ std::vector<IpAddress> EgressFlows::AddressesOutward() const {
   return addresses;
 }
 
-void EgressFlows::OnNetwork() {
-  if (closed_) return;
-  const std::vector<IpAddress> now = AddressesOutward();
+// True when one of them is another one than before. A way that is gone may come back as it was;
+// only another one makes what there is useless.
+bool EgressFlows::NoteOutward() {
   bool is_another = false;
-  // A way that is gone may come back as it was; only another one makes what there is useless.
-  if (now.size() == outward_.size()) {
-    for (size_t i = 0; i < now.size(); ++i) {
-      is_another |= now[i].is_set() && outward_[i].is_set() && now[i] != outward_[i];
-      if (now[i].is_set()) outward_[i] = now[i];
-    }
-  } else {
-    outward_ = now;
+  for (const auto& [towards, from] : AddressesOutward()) {
+    IpAddress& before = outward_[towards];
+    is_another |= before.is_set() && before != from;
+    before = from;
   }
-  if (!is_another) return;
+  return is_another;
+}
+
+void EgressFlows::OnNetwork() {
+  if (closed_ || !NoteOutward()) return;
   options_.on_news("egress_reset", {});
-  for (const auto& relay : relays_) relay->ResetAll();
-  for (const auto& relay : udp_relays_) relay->EndAll();
+  for (const auto& relay : relays_) {
+    TellRelay([relay = relay.get()] { return relay->ResetAll(); });
+  }
+  for (const auto& relay : udp_relays_) {
+    TellRelay([relay = relay.get()] { return relay->EndAll(); });
+  }
   for (const auto& group : groups_) group->Reset();
+  for (const Retired& retired : retired_) retired.group->Reset();
+  DialAnew();
   dns_->Reset();
 }
 
@@ -494,12 +539,20 @@ bool EgressFlows::TrySay(const TcpVerdict& verdict) {
   return true;
 }
 
+// What a relay has no room for now.
+void EgressFlows::TellRelay(std::function<bool()> tell) {
+  if (untold_.empty() && tell()) return;
+  untold_.push_back(std::move(tell));
+  if (untold_.size() == 1) SayAgain();
+}
+
 void EgressFlows::SayAgain() {
   say_again_.expires_after(kSayAgainAfter);
   say_again_.async_wait([this](const boost::system::error_code& error) {
     if (error || closed_) return;
     while (!unsaid_.empty() && TrySay(unsaid_.front())) unsaid_.pop_front();
-    if (!unsaid_.empty()) SayAgain();
+    while (!untold_.empty() && untold_.front()()) untold_.pop_front();
+    if (!unsaid_.empty() || !untold_.empty()) SayAgain();
   });
 }
 

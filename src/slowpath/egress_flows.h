@@ -66,7 +66,7 @@ class EgressFlows {
   // made with that one is of no use: flows are reset, and all else is made anew.
   void OnNetwork();
 
-  // kTcpBegins to kDnsAnswer.
+  // kTcpBegins to kTunnelAnswer.
   static bool Takes(const Event& event);
   void OnEvent(const Event& event);
 
@@ -105,19 +105,25 @@ class EgressFlows {
   };
   Begun* Find(const TcpFlowId& flow);
   void GiveUp(const TcpFlowId& flow);
+  void Reset(const TcpFlowId& flow);
+  void DialAnew();
   void Dial(Begun& begun);
   void OnFirst(const TcpFlowId& flow, const std::string& name);
   UpstreamGroup* GroupOf(const EgressAction& action) const;
   void OpenDns();
   void Ask(const Event& event);
   DnsWays WaysOfDns();
-  std::vector<IpAddress> AddressesOutward() const;
+  using Outward = absl::flat_hash_map<IpAddress, IpAddress>;
+  Outward AddressesOutward() const;
+  bool NoteOutward();
   size_t under_way() const;
+  void Retire(const std::shared_ptr<UpstreamGroup>& group);
   void LetGoOfRetired();
   uint16_t NumberOf(const std::shared_ptr<UpstreamGroup>& group) const;
   void OnDialed(const TcpFlowId& flow, Dialed dialed);
   void Say(const TcpVerdict& verdict);
   bool TrySay(const TcpVerdict& verdict);
+  void TellRelay(std::function<bool()> tell);
   void SayAgain();
   TcpRelay& RelayOf(const TcpFlowId& flow) { return *relays_[flow.worker]; }
 
@@ -133,12 +139,19 @@ class EgressFlows {
   EgressDnsConfig dns_config_;
   std::unique_ptr<DnsForwarder> dns_;
   absl::flat_hash_map<uint64_t, Begun> begun_;        // by worker and port
-  std::vector<IpAddress> outward_;                    // the addresses that were used last
+  Outward outward_;  // towards whom, and from which address the last time that there was one
   Groups groups_;
-  Groups retired_;  // until nothing is under way through them
+  // Until nothing is under way through them, nor about to be.
+  struct Retired {
+    std::shared_ptr<UpstreamGroup> group;
+    TimeNs since_ns = 0;
+  };
+  std::vector<Retired> retired_;
+  boost::asio::steady_timer look_at_retired_;
   absl::flat_hash_map<uint16_t, std::shared_ptr<UpstreamGroup>> groups_by_number_;
   uint16_t last_group_number_ = 0;
-  std::deque<TcpVerdict> unsaid_;  // where a mailbox was full
+  std::deque<TcpVerdict> unsaid_;             // where a mailbox was full
+  std::deque<std::function<bool()>> untold_;  // as well, a relay's
   boost::asio::steady_timer say_again_;
   bool closed_ = false;
   Totals totals_;

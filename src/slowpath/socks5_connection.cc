@@ -21,6 +21,14 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 
 constexpr size_t kMostReadBytes = 512;
+// What the server's kernel does not acknowledge in that time it will not any more: also one that
+// has gone without a word is noticed, whoever waits for its answer.
+constexpr unsigned kHandshakePatienceMs = 3000;
+constexpr unsigned kKernelsPatience = 0;
+
+void SetPatience(int fd, unsigned milliseconds) {
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds));
+}
 
 }  // namespace
 
@@ -75,6 +83,7 @@ void Socks5Connection::Greet(const Endpoint& server, DurationNs within_ns, Done 
     if (error == asio::error::operation_aborted) return;
     if (error) return self->Finish({Socks5Outcome::What::kNotConnected, error.value(), {}, 0});
     self->greeting_.connected_ns = MonotonicNowNs();
+    SetPatience(self->socket_.native_handle(), kHandshakePatienceMs);
     self->Go();
   });
 }
@@ -197,6 +206,7 @@ void Socks5Connection::WatchForEnd(std::function<void()> on_end) {
 UniqueFd Socks5Connection::Release() {
   error_code ignored;
   timer_.cancel();
+  SetPatience(socket_.native_handle(), kKernelsPatience);
   return UniqueFd(socket_.release(ignored));
 }
 

@@ -196,13 +196,7 @@ void UpstreamGroup::Close() {
     if (flow->connection) flow->connection->Close();
   }
   for (const Connection& connection : std::exchange(connections_, {})) connection->Close();
-  for (const auto& upstream : upstreams_) {
-    if (!upstream->pool) continue;
-    for (const Connection& connection :
-         upstream->pool->Remove([](const Connection&) { return true; })) {
-      connection->Close();
-    }
-  }
+  for (const auto& upstream : upstreams_) EmptyPool(*upstream);
 }
 
 // --- Flows ---
@@ -276,7 +270,9 @@ void UpstreamGroup::Try(const FlowPtr& flow) {
     RequestOf(flow);
     return FillPool(*index);
   }
-  TryFresh(flow, config_.pipelined && upstream.can_pipeline);
+  // A trial is to make room for the next one once it has been greeted.
+  const bool is_trial = flow->attempt.is_trial;
+  TryFresh(flow, config_.pipelined && upstream.can_pipeline && !is_trial);
 }
 
 void UpstreamGroup::TryFresh(const FlowPtr& flow, bool pipelined) {
@@ -308,6 +304,7 @@ void UpstreamGroup::OnGreeted(const FlowPtr& flow, const Socks5Outcome& outcome)
 }
 
 void UpstreamGroup::RequestOf(const FlowPtr& flow) {
+  choice_.OnReached(flow->index, flow->attempt);
   flow->connection->Request(flow->command, flow->to, flow->left_ns(),
                             [this, closed = closed_, flow](const Socks5Outcome& outcome) {
                               if (!*closed) OnAnswered(flow, outcome);
@@ -317,7 +314,9 @@ void UpstreamGroup::RequestOf(const FlowPtr& flow) {
 void UpstreamGroup::OnAnswered(const FlowPtr& flow, const Socks5Outcome& outcome) {
   if (outcome.ok()) return Succeed(flow);
   Upstream& upstream = *upstreams_[flow->index];
-  if (flow->is_pipelined && flow->connection->handshake().pipelining_may_be_why()) {
+  const bool was_connected = outcome.what != Socks5Outcome::What::kNotConnected;
+  if (flow->is_pipelined && was_connected &&
+      flow->connection->handshake().pipelining_may_be_why()) {
     upstream.can_pipeline = false;
     return TryFresh(flow, false);
   }
@@ -439,6 +438,14 @@ void UpstreamGroup::Tick() {
   });
 }
 
+void UpstreamGroup::EmptyPool(Upstream& upstream) {
+  if (!upstream.pool) return;
+  for (const Connection& connection :
+       upstream.pool->Remove([](const Connection&) { return true; })) {
+    connection->Close();
+  }
+}
+
 void UpstreamGroup::Resolve(size_t index) {
   Upstream& upstream = *upstreams_[index];
   if (std::exchange(upstream.is_resolving, true)) return;
@@ -493,8 +500,8 @@ void UpstreamGroup::FillPool(size_t index) {
 // Reaches it and greets it; then connects somewhere, where that is asked for.
 void UpstreamGroup::CheckHealth(size_t index) {
   Upstream& upstream = *upstreams_[index];
-  upstream.checked_ns = MonotonicNowNs();
   if (std::exchange(upstream.is_checking, true)) return;
+  upstream.checked_ns = MonotonicNowNs();
   const DurationNs within_ns = static_cast<DurationNs>(config_.health.timeout_s) * kSecondNs;
   auto connection = Socks5Connection::Make(io_, upstream.login(), Socks5Connection::Mode::kInTurn);
   connections_.insert(connection);
@@ -531,6 +538,7 @@ void UpstreamGroup::OnChecked(size_t index, const Connection& connection,
   }
   if (is_up) return CheckDatagrams(index);
   ++upstream.endpoint;
+  EmptyPool(upstream);  // they may be dead without having been told
 }
 
 void UpstreamGroup::CheckDatagrams(size_t index) {
@@ -555,13 +563,11 @@ void UpstreamGroup::CheckDatagrams(size_t index) {
 }
 
 void UpstreamGroup::Reset() {
+  for (const Connection& connection : std::exchange(connections_, {})) connection->Close();
   for (const auto& upstream : upstreams_) {
-    if (upstream->pool) {
-      for (const Connection& connection :
-           upstream->pool->Remove([](const Connection&) { return true; })) {
-        connection->Close();
-      }
-    }
+    EmptyPool(*upstream);
+    if (upstream->pool) upstream->pool->ForgetOpening();
+    upstream->is_checking = false;
     if (!upstream->config.address.address.is_set()) Resolve(upstream->index);
     upstream->pool_again_ns = upstream->checked_ns = 0;
     upstream->relays_datagrams = RelaysDatagrams::kNotKnown;
@@ -591,8 +597,7 @@ Json UpstreamGroup::NewsOf(const Upstream& upstream) const {
 std::vector<IpAddress> UpstreamGroup::addresses() const {
   std::vector<IpAddress> all;
   for (const auto& upstream : upstreams_) {
-    const bool is_known = !upstream->endpoints.empty();
-    all.push_back(is_known ? upstream->address().address : IpAddress::Any(IpAddress::Family::kV4));
+    for (const Endpoint& endpoint : upstream->endpoints) all.push_back(endpoint.address);
   }
   return all;
 }

@@ -76,7 +76,7 @@ class UpstreamGroup {
   };
   std::vector<Figures> figures() const;
   const UpstreamGroupConfig& config() const { return config_; }
-  // Of the servers, as far as they are known; the same number always.
+  // Of the servers, as far as they are known.
   std::vector<IpAddress> addresses() const;
   // By configuration and passwords.
   bool IsSameAs(const UpstreamGroup& other) const;
@@ -108,6 +108,7 @@ class UpstreamGroup {
   void Tick();
   void Resolve(size_t index);
   void FillPool(size_t index);
+  static void EmptyPool(Upstream& upstream);
   void CheckHealth(size_t index);
   void OnChecked(size_t index, const Connection& connection, const Socks5Outcome& outcome,
                  DurationNs greeted_ns);

@@ -174,6 +174,23 @@ TEST(CircuitBreaker, ACheckThatWorksEndsTheFirstTimeEarly) {
   EXPECT_EQ(breaker.StateAt(31 * kSecondNs), State::kHalfOpen) << "it was closed since";
 }
 
+TEST(CircuitBreaker, ATrialThatTakesLongLeavesItsPlaceAndStillCounts) {
+  CircuitBreaker breaker(kOptions);
+  Fail(breaker, 3, 0);
+  const TimeNs now_ns = 10 * kSecondNs;
+  Attempt first = breaker.Begin(now_ns);
+  EXPECT_FALSE(breaker.Allows(now_ns));
+  breaker.OnReached(first);
+  breaker.OnReached(first);
+  EXPECT_TRUE(breaker.Allows(now_ns));
+  const Attempt second = breaker.Begin(now_ns);
+  EXPECT_FALSE(breaker.Allows(now_ns));
+  breaker.OnSuccess(first);
+  EXPECT_FALSE(breaker.Allows(now_ns)) << "the second one is still under way";
+  breaker.OnSuccess(second);
+  EXPECT_EQ(breaker.StateAt(now_ns), State::kClosed);
+}
+
 TEST(CircuitBreaker, OneThatWasAbandonedLeavesItsPlaceAndNothingElse) {
   CircuitBreaker breaker(kOptions);
   Fail(breaker, 2, 0);

@@ -170,6 +170,38 @@ TEST_F(TcpRelayTest, TheFarEndMayEndFirst) {
   EXPECT_TRUE(AwaitEnds(1));
 }
 
+// Its port would else be another's while it is still to be told something.
+TEST_F(TcpRelayTest, AFlowIsNotOverBeforeTheNearEndHasAllOfIt) {
+  Start();
+  Flow flow = Open();
+  const std::string answer = Noise(6 << 20, 1);
+  shutdown(flow.near.get(), SHUT_WR);
+  EXPECT_EQ(ReadAll(flow.far), "");
+  std::thread sends([&] {
+    SendAll(flow.far, answer);
+    flow.far = {};
+  });
+  sends.join();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_TRUE(Ended().empty());
+  EXPECT_TRUE(ReadAll(flow.near) == answer);
+  EXPECT_TRUE(AwaitEnds(1));
+}
+
+TEST_F(TcpRelayTest, WhatCameBeforeAResetIsPassedOn) {
+  Start();
+  for (int i = 0; i < 20; ++i) {
+    Flow flow = Open();
+    SendAll(flow.near, "x");
+    char byte;
+    ASSERT_EQ(recv(flow.far.get(), &byte, 1, 0), 1);
+    SendAll(flow.near, "what is not read makes a reset of the end");
+    SendAll(flow.far, "last words");
+    flow.far = {};
+    EXPECT_EQ(ReadAll(flow.near).substr(0, 10), "last words");
+  }
+}
+
 TEST_F(TcpRelayTest, AResetIsPassedOnAsOne) {
   Start();
   for (const bool near_resets : {true, false}) {

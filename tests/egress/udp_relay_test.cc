@@ -1024,20 +1024,32 @@ TEST_P(UdpRelayTest, QueriesGoToWhoWantsThem) {
   };
   Start(std::move(options));
   const Endpoint server{anybody_.address, 53, 0};
-  Push(Group(), Program(v6()), server, Text("one"));
-  PushSuper(Direct(), Program(v6()), server, Text("twotwo2"), 6);
-  Push(Direct(), Program(v6()), server, Text("three"));
+  // Of one question, by its header.
+  const auto asking = [](const char* rest) {
+    Buffer message = {0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0};
+    const Buffer text = Text(rest);
+    message.insert(message.end(), text.begin(), text.end());
+    return message;
+  };
+  Push(Group(), Program(v6()), server, asking("one"));
+  Buffer two = asking("two"), short_one = asking("2");
+  two.insert(two.end(), short_one.begin(), short_one.end());
+  PushSuper(Direct(), Program(v6()), server, two, asking("two").size());
+  Push(Direct(), Program(v6()), server, asking("three"));
   ASSERT_TRUE(Await([&] { return totals().not_waiting.Get() == 1; }));
   const FlowKey flow{Program(v6()).address, server.address, 40000, 53, kProtocolUdp};
   const std::lock_guard lock(mutex);
   ASSERT_EQ(queries.size(), 3u);
-  EXPECT_EQ(queries[0].payload, Text("one"));
+  EXPECT_EQ(queries[0].payload, asking("one"));
   EXPECT_EQ(queries[0].action, Group());
-  EXPECT_EQ(queries[1].payload, Text("twotwo"));
-  EXPECT_EQ(queries[2].payload, Text("2"));
+  EXPECT_EQ(queries[1].payload, asking("two"));
+  EXPECT_EQ(queries[2].payload, asking("2"));
   EXPECT_EQ(queries[2].action, Direct());
   for (const Query& query : queries) EXPECT_EQ(query.flow, flow);
   EXPECT_EQ(totals().begun.Get(), 0u);
+  // What is none goes as all else does.
+  Push(Direct(), Program(v6()), server, Text("an update"));
+  EXPECT_TRUE(Await([&] { return totals().begun.Get() == 1; }));
 }
 
 // --- All at once ---

@@ -304,6 +304,46 @@ TEST_P(EgressTest, WhoGivesUpBeforeItIsToldLeavesNothingToItsPort) {
   EXPECT_EQ(rig_.AllDrops(), 0u);
 }
 
+TEST_P(EgressTest, WhoNeverAnswersHasNoShortcut) {
+  EverythingLeaves();
+  const TcpFlowId flow = Begin(20000);
+  rig_.Say({TcpVerdict::Type::kOpen, flow, {}});
+  ASSERT_TRUE(rig_.NextFromTun());
+  for (int i = 0; i < 40; ++i) {
+    IntoTun(Syn(20000));
+    ASSERT_TRUE(rig_.NextFromTun());
+  }
+  EXPECT_TRUE(shortcuts_.added().empty());
+}
+
+TEST_P(EgressTest, AFlowInTheTunnelStaysThereWhateverTheRulesAre) {
+  if (v6()) return;  // which the peer does not have
+  EgressRule nothing;
+  nothing.ports = {{1, 1}};
+  Rules({nothing});
+  const auto expect_at_peer = [this](const Buffer& packet) {
+    IntoTun(packet);
+    const auto out = rig_.NextAtPeer();
+    ASSERT_TRUE(out);
+    EXPECT_EQ(out->plain, packet);
+  };
+  for (uint16_t port = 20000; port < 20100; ++port) expect_at_peer(Syn(port));
+  EverythingLeaves();
+  for (uint16_t port = 20000; port < 20100; ++port) {
+    expect_at_peer(BuildPacket(Spec(port, testing::kAck, 10)));
+  }
+  EXPECT_EQ(rig_.AllDrops(), 0u);
+  Begin(20000);  // another flow
+}
+
+TEST_P(EgressTest, ASynWithDataIsNotAnsweredSoThatItComesAgainWithout) {
+  EverythingLeaves();
+  IntoTun(BuildPacket(Spec(20000, testing::kSyn, 200)));
+  ASSERT_TRUE(WorkerRig::Await([&] { return rig_.Drops(Drop::egress_unsupported) == 1; }));
+  EXPECT_FALSE(rig_.NextFromTun(20));
+  Begin(20000);
+}
+
 TEST_P(EgressTest, WhatHasNoFlowIsReset) {
   EverythingLeaves();
   IntoTun(BuildPacket(Spec(20000, testing::kAck, 100)));

@@ -349,9 +349,9 @@ TEST(LearnedNames, AreAddedFromTheFirstRuleOn) {
 TEST(NameMemory, FillsTheNamesOfOtherRules) {
   NameMemory memory;
   const IpAddress one = Address("192.0.2.1"), two = Address("2001:db8::2");
-  memory.Remember(NameFor(1), one, kUntil, kStart);
-  memory.Remember(NameFor(4), one, kUntil, kStart);
-  memory.Remember(NameFor(2), two, kUntil, kStart);
+  memory.Learn(NameFor(1), one, kUntil, kStart);
+  memory.Learn(NameFor(4), one, kUntil, kStart);
+  memory.Learn(NameFor(2), two, kUntil, kStart);
   EXPECT_EQ(memory.size(), 3u);
   const EgressRules few = RulesFor(3), many = RulesFor(100);
   LearnedNames of_few(few, 64), of_many(many, 64);
@@ -363,10 +363,48 @@ TEST(NameMemory, FillsTheNamesOfOtherRules) {
   EXPECT_EQ(Find(of_many, two), Of(many, {2}));
 }
 
+TEST(NameMemory, WhatIsOverCountsNoMoreOnceAnotherNameIsTold) {
+  const EgressRules rules = RulesFor(10);
+  LearnedNames names(rules, 64);
+  NameMemory memory;
+  const IpAddress address = Address("192.0.2.1");
+  memory.Learn(NameFor(1), address, kUntil, kStart, &names);
+  memory.Learn(NameFor(2), address, kUntil + 100 * kSecondNs, kStart, &names);
+  EXPECT_EQ(Find(names, address), Of(rules, {1, 2}));
+  memory.Learn(NameFor(3), address, 0, kUntil, &names);
+  EXPECT_EQ(Find(names, address, kUntil), Of(rules, {2, 3}));
+  EXPECT_EQ(memory.size(), 2u);
+}
+
+TEST(NameMemory, NoNameHoldsForLongerThanADay) {
+  const EgressRules rules = RulesFor(10);
+  LearnedNames names(rules, 64);
+  NameMemory memory;
+  memory.Learn(NameFor(1), Address("192.0.2.1"), kNever, kStart, &names);
+  EXPECT_TRUE(Find(names, Address("192.0.2.1"), kStart + kMostNameLifeNs - 1));
+  EXPECT_FALSE(Find(names, Address("192.0.2.1"), kStart + kMostNameLifeNs));
+}
+
+TEST(NameMemory, OfOneAddressTheNewestCount) {
+  const EgressRules rules = RulesFor(kMaxNamesOfAddress + 10);
+  LearnedNames names(rules, 64);
+  NameMemory memory;
+  const IpAddress address = Address("192.0.2.1");
+  for (size_t rule = 0; rule < kMaxNamesOfAddress + 2; ++rule) {
+    memory.Learn(NameFor(rule), address, kUntil, kStart, &names);
+  }
+  EXPECT_EQ(memory.size(), kMaxNamesOfAddress);
+  const auto found = Find(names, address);
+  ASSERT_TRUE(found);
+  EXPECT_FALSE(found->Has(0));
+  EXPECT_FALSE(found->Has(1));
+  for (size_t rule = 2; rule < kMaxNamesOfAddress + 2; ++rule) EXPECT_TRUE(found->Has(rule));
+}
+
 TEST(NameMemory, FillsNothingThatIsOver) {
   NameMemory memory;
-  memory.Remember(NameFor(0), Address("192.0.2.1"), 0, kStart);
-  memory.Remember(NameFor(0), Address("192.0.2.2"), kUntil + kSecondNs, kStart);
+  memory.Learn(NameFor(0), Address("192.0.2.1"), 0, kStart);
+  memory.Learn(NameFor(0), Address("192.0.2.2"), kUntil + kSecondNs, kStart);
   const EgressRules rules = RulesFor(3);
   LearnedNames names(rules, 64);
   memory.Refill(names, kUntil);
@@ -379,11 +417,11 @@ TEST(NameMemory, FillsNothingThatIsOver) {
 
 TEST(NameMemory, ForgetsWhatWasToldLongestAgo) {
   NameMemory memory(2);
-  memory.Remember(NameFor(0), Numbered(0), kUntil, kStart);
-  memory.Remember(NameFor(0), Numbered(1), kUntil, kStart);
-  memory.Remember(NameFor(0), Numbered(0), kUntil + kSecondNs, kStart);
+  memory.Learn(NameFor(0), Numbered(0), kUntil, kStart);
+  memory.Learn(NameFor(0), Numbered(1), kUntil, kStart);
+  memory.Learn(NameFor(0), Numbered(0), kUntil + kSecondNs, kStart);
   EXPECT_EQ(memory.size(), 2u);
-  memory.Remember(NameFor(0), Numbered(2), kUntil, kStart);
+  memory.Learn(NameFor(0), Numbered(2), kUntil, kStart);
   EXPECT_EQ(memory.size(), 2u);
   const EgressRules rules = RulesFor(3);
   LearnedNames names(rules, 64);
@@ -392,7 +430,7 @@ TEST(NameMemory, ForgetsWhatWasToldLongestAgo) {
   EXPECT_FALSE(Find(names, Numbered(1)));
   EXPECT_TRUE(Find(names, Numbered(2)));
   NameMemory none(0);
-  none.Remember(NameFor(0), Numbered(0), kUntil, kStart);
+  none.Learn(NameFor(0), Numbered(0), kUntil, kStart);
   EXPECT_EQ(none.size(), 0u);
 }
 
@@ -402,7 +440,7 @@ TEST(NameMemory, KeepsItsNamesWhateverGoes) {
   std::map<std::pair<std::string, IpAddress>, int> last;
   for (int i = 0; i < 20'000; ++i) {
     const std::pair key{NameFor(random() % 30), Numbered(random() % 10)};
-    memory.Remember(key.first, key.second, kUntil, kStart);
+    memory.Learn(key.first, key.second, kUntil, kStart);
     last[key] = i;
   }
   ASSERT_EQ(memory.size(), 100u);
