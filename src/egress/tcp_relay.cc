@@ -98,6 +98,8 @@ struct TcpRelay::Flow {
   TimeNs moved_ns = 0;
 
   bool is_joined() const { return ends[kNear] && ends[kFar]; }
+  // All has been moved, and both ends were told so.
+  bool is_moved() const { return from[kNear].passed_end && from[kFar].passed_end; }
 };
 
 TcpRelay::TcpRelay(Options options)
@@ -431,6 +433,10 @@ void TcpRelay::OnEvent(uint64_t tag, uint32_t events) {
   const int end = static_cast<int>(tag & 1);
   Flow& flow = flows_[place];
   if (!flow.used || flow.tag != tag >> 32) return;
+  if (flow.is_moved()) {
+    AwaitHeard(place);
+    return;
+  }
   if ((events & EPOLLERR) != 0) {
     // What the end has sent before that is still there to be read.
     flow.from[end].readable = true;
@@ -520,8 +526,14 @@ bool TcpRelay::Move(uint32_t place, int from) {
     direction.passed_end = true;
     shutdown(to_fd, SHUT_WR);
   }
-  if (!flow.from[1 - from].passed_end) return true;
-  // Its port would be another one's before all that is still to be sent has reached the near end.
+  return !flow.is_moved() || AwaitHeard(place);
+}
+
+// The kernel still sends what the near end has not taken yet. Were the flow over, its port would be
+// another one's meanwhile. False when it is.
+bool TcpRelay::AwaitHeard(uint32_t place) {
+  Flow& flow = flows_[place];
+  flow.ends[kFar] = UniqueFd();
   if (!HasHeardOfEnd(flow.ends[kNear].get())) return true;
   EndFlow(place, false);
   return false;

@@ -124,6 +124,7 @@ class TcpRelay {
   // Moves what it can from one end to the other. False when the flow is over.
   bool Move(uint32_t place, int from);
   bool FlushKept(Flow& flow, int from);
+  bool AwaitHeard(uint32_t place);
   void EndFlow(uint32_t place, bool reset);
   void TellOfEnds();
   void SayFarewell();

@@ -241,7 +241,7 @@ EgressNames::ForWorkers EgressFlows::SetConfig(Groups groups, const ProxyConfig&
   const bool is_other_dns = dns_config_ != config.dns;
   dns_config_ = config.dns;
   if (dns_ == nullptr || is_other_dns) OpenDns();
-  NoteOutward();
+  NoteNewOutward();
   // A group is known to workers by a number that is never another one's.
   std::vector<EgressRule> rules = config.rules;
   for (EgressRule& rule : rules) {
@@ -494,6 +494,16 @@ EgressFlows::Outward EgressFlows::AddressesOutward() const {
     for (const IpAddress& upstream : group->addresses()) add(upstream);
   }
   return addresses;
+}
+
+// What has changed since the last look is still to be found by OnNetwork().
+void EgressFlows::NoteNewOutward() {
+  Outward now = AddressesOutward();
+  for (auto& [towards, from] : now) {
+    const auto known = outward_.find(towards);
+    if (known != outward_.end()) from = known->second;
+  }
+  outward_ = std::move(now);
 }
 
 // True when one of them is another one than before. A way that is gone may come back as it was;

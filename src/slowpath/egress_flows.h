@@ -115,6 +115,7 @@ class EgressFlows {
   DnsWays WaysOfDns();
   using Outward = absl::flat_hash_map<IpAddress, IpAddress>;
   Outward AddressesOutward() const;
+  void NoteNewOutward();
   bool NoteOutward();
   size_t under_way() const;
   void Retire(const std::shared_ptr<UpstreamGroup>& group);
