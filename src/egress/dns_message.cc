@@ -324,16 +324,20 @@ class DnsAnswerRecords {
   std::vector<DnsAddress> hosts_;
 };
 
-}  // namespace
-
-bool LooksLikeDnsQuery(Bytes message) {
+std::optional<DnsHeader> ReadDnsQueryHeader(Bytes message) {
   const auto header = ReadDnsHeader(message);
-  return header && !header->has(kDnsAnswerFlag) && header->is_usual() && header->counts[0] == 1;
+  const bool is_one =
+      header && !header->has(kDnsAnswerFlag) && header->is_usual() && header->counts[0] == 1;
+  return is_one ? header : std::nullopt;
 }
 
+}  // namespace
+
+bool LooksLikeDnsQuery(Bytes message) { return ReadDnsQueryHeader(message).has_value(); }
+
 std::optional<DnsQuery> ReadDnsQuery(Bytes message) {
-  if (!LooksLikeDnsQuery(message)) return std::nullopt;
-  const auto header = ReadDnsHeader(message);
+  const auto header = ReadDnsQueryHeader(message);
+  if (!header) return std::nullopt;
   auto question = ReadDnsQuestion(message);
   if (!question) return std::nullopt;
   DnsQuery query;

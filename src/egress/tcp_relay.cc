@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "egress/first_bytes.h"
 #include "io/own_mark.h"
+#include "io/socket_options.h"
 
 namespace braid {
 namespace {
@@ -67,8 +68,7 @@ bool HasHeardOfEnd(int fd) {
 
 // When it is closed, the other end sees a reset.
 void CloseWithReset(UniqueFd fd) {
-  const linger now{1, 0};
-  if (fd) setsockopt(fd.get(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+  if (fd) SetResetOnClose(fd.get());
 }
 
 }  // namespace
@@ -89,7 +89,7 @@ struct TcpRelay::Flow {
   bool is_near_watched = false;
   bool is_kept_alive = false;  // also at its far end
   bool queued = false;         // in again_
-  uint32_t tag = 0;     // of its events: those of another flow of this place have another one
+  uint32_t tag = 0;  // of its events: those of another flow of this place have another one
   TcpFlowId flow;
   std::array<UniqueFd, 2> ends;
   std::shared_ptr<void> hold;

@@ -15,6 +15,7 @@
 #include "fastpath/socks5_udp.h"
 #include "io/datagram_message.h"
 #include "io/own_mark.h"
+#include "io/socket_options.h"
 
 namespace braid {
 namespace {
@@ -318,11 +319,8 @@ bool UdpRelay::OpenDirect(Session& session) {
   const int family = session.source.address.socket_family();
   session.socket = UniqueFd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!session.socket) return false;
+  if (session.source.address.is_v6()) SetV6Only(session.socket.get());
   const int on = 1;
-  // Else it would speak IPv4 as well, which is another session's.
-  if (session.source.address.is_v6()) {
-    setsockopt(session.socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-  }
   setsockopt(session.socket.get(), SOL_UDP, UDP_GRO, &on, sizeof(on));
   setsockopt(session.socket.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBufferBytes,
              sizeof(kSocketBufferBytes));

@@ -86,8 +86,8 @@ class WarmPool {
     return is_used_ && coming < target_ ? target_ - coming : 0;
   }
   void OnOpening(size_t count) { opening_ += count; }
-  void OnOpened() { --opening_; }      // Put() follows, or a flow has it at once
-  void OnOpenFailed() { --opening_; }  // when to try again is the owner's to say
+  void OnOpened() { --opening_; }         // Put() follows, or a flow has it at once
+  void OnOpenFailed() { --opening_; }     // when to try again is the owner's to say
   void ForgetOpening() { opening_ = 0; }  // those under way were given up
 
   // Those for which `is_closed(const T&)` holds: their server has closed them.

@@ -174,17 +174,15 @@ bool Egress::ComesBack(PacketPtr& packet, const Segmenter& segmenter, const Flow
 const EgressAction& Egress::ActionFor(const FlowKey& flow, bool begins) {
   KnownFlow* const of_set = &known_[(absl::Hash<FlowKey>()(flow) & (kKnownSets - 1)) * kKnownOfSet];
   KnownFlow* place = of_set;
-  for (size_t i = 0; i < kKnownOfSet; ++i) {
+  bool is_known = false;
+  for (size_t i = 0; i < kKnownOfSet && !is_known; ++i) {
     KnownFlow& one = of_set[i];
-    if (one.generation != 0 && one.key == flow) {
-      place = &one;
-      break;
-    }
-    if (one.needed_ns < place->needed_ns) place = &one;
+    is_known = one.generation != 0 && one.key == flow;
+    if (is_known || one.needed_ns < place->needed_ns) place = &one;
   }
   KnownFlow& known = *place;
   known.needed_ns = state_.now_ns;
-  if (known.generation != 0 && known.key == flow && StillHolds(known, begins)) return known.action;
+  if (is_known && StillHolds(known, begins)) return known.action;
   EgressRules::Set names;
   const bool has_names = names_ != nullptr && names_->Find(flow.destination, state_.now_ns, names);
   const size_t rule = has_names ? rules_->Find(flow, names) : rules_->Find(flow);

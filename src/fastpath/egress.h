@@ -60,7 +60,7 @@ class Egress {
  private:
   using Place = TcpSessions::Place;
   static constexpr Place kNowhere = TcpSessions::kNowhere;
-  static constexpr size_t kMaxHeld = 64;  // packets turned round between two flushes
+  static constexpr size_t kMaxHeld = 64;       // packets turned round between two flushes
   static constexpr int kMaxHeldSyns = 12'000;  // of all workers, which do not have the same shares
   static constexpr HeldSyns::Slot kNoSyn = HeldSyns::kNone;
   static constexpr DurationNs kHeldAtLeastNs = kSecondNs;  // as TCP waits before it asks again

@@ -140,7 +140,7 @@ bool LearnedNames::Find(const IpAddress& address, TimeNs now_ns, EgressRules::Se
 
 void NameMemory::Learn(std::string_view name, const IpAddress& address, TimeNs until_ns,
                        TimeNs now_ns, LearnedNames* names) {
-  until_ns = std::clamp(until_ns, now_ns + kLeastNameLifeNs, now_ns + kMostNameLifeNs);
+  until_ns = NameHoldsUntil(until_ns, now_ns);
   if (max_names_ == 0) return;
   OfAddress& of = by_address_[address];
   bool has_lost_some = false;

@@ -2,6 +2,7 @@
 // destination of a flow that begins, and for the rules that it may satisfy by its names.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -24,6 +25,9 @@ namespace braid {
 // connections, for longer. And so long at most: an answer may claim decades.
 inline constexpr DurationNs kLeastNameLifeNs = 300 * kSecondNs;
 inline constexpr DurationNs kMostNameLifeNs = 86'400 * kSecondNs;
+constexpr TimeNs NameHoldsUntil(TimeNs until_ns, TimeNs now_ns) {
+  return std::clamp(until_ns, now_ns + kLeastNameLifeNs, now_ns + kMostNameLifeNs);
+}
 // Of those that share an address, as many sites of one operator do.
 inline constexpr size_t kMaxNamesOfAddress = 64;
 

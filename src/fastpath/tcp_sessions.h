@@ -39,10 +39,10 @@ class TcpSessions {
     bool initiator_answered = false;  // what it was told, by taking the connection
     bool initiator_ended = false;     // it has sent a FIN, whose end is next_sequence
     bool has_shortcut = false;
-    uint8_t turned = 0;            // packets, as far as that matters
-    uint16_t port = 0;             // the made-up neighbour's
-    uint32_t next_sequence = 0;    // what comes next of the initiator
-    uint32_t generation = 0;       // counts the flows that had this place
+    uint8_t turned = 0;          // packets, as far as that matters
+    uint16_t port = 0;           // the made-up neighbour's
+    uint32_t next_sequence = 0;  // what comes next of the initiator
+    uint32_t generation = 0;     // counts the flows that had this place
     TimeNs rests_until_ns = 0;
     Place next = kNowhere;  // in the list that it is in
   };

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "io/datagram_message.h"
 #include "io/own_mark.h"
+#include "io/socket_options.h"
 
 namespace braid {
 namespace {
@@ -99,11 +100,7 @@ UniqueFd ConnectUdp(const Endpoint& remote, const IpAddress& local, const std::s
   UniqueFd fd(socket(remote.address.socket_family(), SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return fd;
   SetOwnMark(fd.get());
-  if (remote.address.is_v6()) {
-    // An IPv4 address that is mapped into IPv6 would be past the rules for IPv4.
-    const int on = 1;
-    setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-  }
+  if (remote.address.is_v6()) SetV6Only(fd.get());
   if (!interface.empty()) {
     setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, interface.data(),
                static_cast<socklen_t>(interface.size()));

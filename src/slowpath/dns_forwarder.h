@@ -36,7 +36,7 @@
 
 namespace braid {
 
-inline constexpr size_t kMaxDnsQueries = 4096;  // under way
+inline constexpr size_t kMaxDnsQueries = 4096;    // under way
 inline constexpr size_t kMaxAlikeDnsQueries = 8;  // of those that cannot share an answer
 inline constexpr size_t kMaxDnsChannels = 256;
 inline constexpr size_t kMaxDnsQueryBytes = 4096;

@@ -32,10 +32,10 @@ struct EgressFlowsOptions {
   EgressNetwork network;  // whose addresses are the device's already
   std::string device;
   int max_sessions = 0;
-  std::unique_ptr<FlowShortcuts> shortcuts;              // null: there are none
-  std::vector<WorkerMailbox*> mailboxes;                 // of the workers, by index
-  std::vector<int> tun_queues;                           // as well
-  bool uso = false;                                      // what the device and the kernel take
+  std::unique_ptr<FlowShortcuts> shortcuts;  // null: there are none
+  std::vector<WorkerMailbox*> mailboxes;     // of the workers, by index
+  std::vector<int> tun_queues;               // as well
+  bool uso = false;                          // what the device and the kernel take
   int max_gso_datagrams = 1;
   size_t max_udp_sessions = 0;
   SlowPathMailbox* slow_path = nullptr;
@@ -139,7 +139,7 @@ class EgressFlows {
   EgressNames names_;
   EgressDnsConfig dns_config_;
   std::unique_ptr<DnsForwarder> dns_;
-  absl::flat_hash_map<uint64_t, Begun> begun_;        // by worker and port
+  absl::flat_hash_map<uint64_t, Begun> begun_;  // by worker and port
   Outward outward_;  // towards whom, and from which address the last time that there was one
   Groups groups_;
   // Until nothing is under way through them, nor about to be.

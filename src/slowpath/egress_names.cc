@@ -39,8 +39,7 @@ void EgressNames::Learn(const IpAddress& client, std::string_view name, const Ip
   const TimeNs now_ns = MonotonicNowNs();
   const TimeNs until_ns = now_ns + ttl_s * kSecondNs;
   memory_.Learn(name, address, until_ns, now_ns, names_.get());
-  told_.Tell(client, name, address,
-             std::clamp(until_ns, now_ns + kLeastNameLifeNs, now_ns + kMostNameLifeNs));
+  told_.Tell(client, name, address, NameHoldsUntil(until_ns, now_ns));
 }
 
 void EgressNames::OnTunnelQuery(const FlowKey& flow, Bytes message) {

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "io/own_mark.h"
+#include "io/socket_options.h"
 #include "slowpath/asio_endpoint.h"
 
 namespace braid {
@@ -218,10 +219,7 @@ void Socks5Connection::Close() {
 }
 
 void Socks5Connection::Reset() {
-  const linger now{1, 0};
-  if (socket_.is_open()) {
-    setsockopt(socket_.native_handle(), SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-  }
+  if (socket_.is_open()) SetResetOnClose(socket_.native_handle());
   Close();
 }
 

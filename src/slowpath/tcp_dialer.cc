@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "io/own_mark.h"
+#include "io/socket_options.h"
 #include "slowpath/asio_endpoint.h"
 
 namespace braid {
@@ -85,11 +86,7 @@ void TcpDialer::Begin(const std::shared_ptr<Attempt>& attempt, const Endpoint& t
     return asio::post(io_, [finish, why] { finish(NotDialed(why)); });
   }
   SetOwnMark(fd);
-  if (to.address.is_v6()) {
-    // An IPv4 address that is mapped into IPv6 would be past the rules for IPv4.
-    const int on = 1;
-    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-  }
+  if (to.address.is_v6()) SetV6Only(fd);
   const tcp::endpoint remote = ToTcpEndpoint(to);
   attempt->socket.assign(remote.protocol(), fd);
   attempt->timer.expires_after(timeout_);

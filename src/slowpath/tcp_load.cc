@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 
+#include "io/socket_options.h"
+
 namespace braid {
 namespace {
 
@@ -35,10 +37,7 @@ TcpLoad::~TcpLoad() {
   eventfd_write(stop_.get(), 1);
   for (std::thread& thread : threads_) thread.join();
   // What was not taken yet would keep the kernel busy with nobody left to see it.
-  for (const Stream& stream : streams_) {
-    const linger at_once{.l_onoff = 1, .l_linger = 0};
-    setsockopt(stream.fd.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-  }
+  for (const Stream& stream : streams_) SetResetOnClose(stream.fd.get());
 }
 
 void TcpLoad::Start(TimeNs end_ns) {

@@ -145,6 +145,11 @@ class Machines(LabTest):
         for name, text in before.items():
             self.assertEqual(text, after[name], f"{name} {why}")
 
+    def silence(self, port):
+        """The far machine answers nothing to those who want to connect there."""
+        self.far.nft("table inet silence { chain input { type filter hook input priority 0; "
+                     f"tcp dport {port} drop; }}; }}")
+
     def eventually_seen_as(self, ns, address, wanted):
         eventually(lambda: seen_as(ns, address) == wanted, 5, f"{address} sees {wanted}")
 

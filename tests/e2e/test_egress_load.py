@@ -15,7 +15,8 @@ import natives
 import socks5
 from lab import eventually
 from machines import DIRECT, FAR, PORT, Machines, seen_as
-from test_egress import ECHO_PORT, FAR_NETWORKS, NOBODYS_PORT, ONE_PORT, Conversation, Echo, direct, echoed
+from test_egress import (ECHO_PORT, FAR_NETWORKS, NOBODYS_PORT, ONE_PORT, Conversation, Echo,
+                         direct, echoed)
 from test_socks5 import GROUP, PROVIDER, THROUGH, through
 
 SYNS = 100_000
@@ -51,16 +52,11 @@ class EgressLoad(Machines):
         """SYNs that were told of no room, or to nobody."""
         return sum(self.drops(name) for name in ("egress_full", "inbox_full", "egress_evicted"))
 
-    def silence(self, port):
-        self.far.run("nft", "add table inet test; add chain inet test input "
-                     "{ type filter hook input priority 0; }; "
-                     f"add rule inet test input tcp dport {port} drop")
-
     def flood(self, port, during):
         """100,000 SYNs in a second or so, from hosts behind the gateway."""
         process = self.client_ns.start(
-            f"flood{next(self.floods)}", natives.path("syn_flood"), "--from", SYNS_FROM, "--to", FAR[4],
-            "--port", port, "--count", SYNS, "--rate", SYNS)
+            f"flood{next(self.floods)}", natives.path("syn_flood"), "--from", SYNS_FROM, "--to",
+            FAR[4], "--port", port, "--count", SYNS, "--rate", SYNS)
         while process.poll() is None:
             during()
         self.assertEqual(process.poll(), 0, process.err())
